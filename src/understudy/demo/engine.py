@@ -1,0 +1,357 @@
+"""A small engine with made-up but repeatable answers, so that Understudy can be tried without a model.
+
+Speaks the OpenAI dialect and Ollama's, streamed and not, at one token per `token_delay_s`. Run by demo.show as a process of its
+own (`python -m understudy.demo.engine`) and by the integration tests. The same question gets the same answer from every copy of
+it. Never loads anything, keeps nothing between requests, and is no part of the daemon.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import re
+import sys
+import time
+import zlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+LINES = (
+    "The lead learns the part; the understudy learns it too, and waits in the wings. ",
+    "When the lead cannot go on, the understudy does, and the audience hears the whole play. ",
+    "Nobody in the stalls has to know who was meant to speak. ",
+    "One port, several engines behind it, and an answer as long as one of them stands. ",
+    "A light goes out, another is lit, and the scene continues. ",
+    "Rehearse the failure, and the evening will be dull in the best of ways. ",
+)
+EMBEDDING_DIMENSIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one request asks the engine to say. `tokens` are the answer's pieces in order, already cut to the asked length."""
+
+    model: str
+    prompt_tokens: int
+    tokens: tuple[str, ...]
+    is_cut: bool
+
+    @property
+    def text(self) -> str:
+        """The whole answer."""
+        return "".join(self.tokens)
+
+    @property
+    def reason(self) -> str:
+        """Why the answer ends, in the word that both dialects use."""
+        return "length" if self.is_cut else "stop"
+
+
+class RequestError(Exception):
+    """The request cannot be answered: an HTTP status and words for the client."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+        self.words = words
+
+
+def read_prompt(messages: Sequence[Any]) -> str:
+    """Return the text of the last message, whether it is a string or a list of text parts; "" when there is none."""
+    if not messages or not isinstance(messages[-1], dict):
+        return ""
+    content = messages[-1].get("content")
+    if isinstance(content, list):
+        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return str(content or "")
+
+
+def compose(prompt: str, model: str, tokens_max: int | None) -> Part:
+    """Make up the answer to `prompt`: two lines picked by its checksum, so that every engine says the same."""
+    start = zlib.crc32(prompt.encode())
+    text = LINES[start % len(LINES)] + LINES[(start + 1) % len(LINES)]
+    tokens = tuple(re.findall(r"\s*\S+", text))
+    is_cut = tokens_max is not None and 0 <= tokens_max < len(tokens)
+    return Part(model, max(1, len(prompt.split())), tokens[:tokens_max] if is_cut else tokens, is_cut)
+
+
+def embed(text: str) -> list[float]:
+    """Make up a repeatable vector of `EMBEDDING_DIMENSIONS` numbers between -1 and 1."""
+    return [zlib.crc32(f"{i} {text}".encode()) / 2**31 - 1 for i in range(EMBEDDING_DIMENSIONS)]
+
+
+def now_text() -> str:
+    """Return the time of day as Ollama writes it (RFC 3339, UTC)."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+class Engine:
+    """The engine's routes. `model` is the one model it has; `token_delay_s` is the pause before each token, in seconds."""
+
+    def __init__(self, model: str, token_delay_s: float) -> None:
+        self._model = model
+        self._token_delay_s = token_delay_s
+
+    def make_app(self) -> web.Application:
+        """Return a fresh aiohttp application with every route of both dialects."""
+        app = web.Application(client_max_size=32 * 1024 * 1024)
+        app.add_routes(
+            [
+                web.get("/", self._greet),
+                web.get("/api/version", self._version),
+                web.get("/api/tags", self._tags),
+                web.get("/api/ps", self._tags),
+                web.get("/v1/models", self._models),
+                web.post("/v1/chat/completions", self._openai_chat),
+                web.post("/v1/completions", self._openai_completion),
+                web.post("/v1/embeddings", self._openai_embeddings),
+                web.post("/api/chat", self._ollama_chat),
+                web.post("/api/generate", self._ollama_generate),
+                web.post("/api/embed", self._ollama_embed),
+            ]
+        )
+        return app
+
+    async def _greet(self, _request: web.Request) -> web.Response:
+        return web.Response(text="Ollama is running")
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        return web.json_response({"version": "0.32.15"})
+
+    async def _tags(self, request: web.Request) -> web.Response:
+        entry: dict[str, Any] = {
+            "name": f"{self._model}:latest",
+            "model": f"{self._model}:latest",
+            "size": 701272,
+            "digest": f"{zlib.crc32(self._model.encode()):064x}",
+            "details": {
+                "parent_model": "",
+                "format": "gguf",
+                "family": "demo",
+                "families": ["demo"],
+                "parameter_size": "0",
+                "quantization_level": "unknown",
+            },
+        }
+        if request.path == "/api/ps":
+            entry |= {"expires_at": "2318-01-01T00:00:00Z", "size_vram": 0, "context_length": 4096}
+        else:
+            entry |= {"modified_at": "2026-01-01T00:00:00Z", "capabilities": ["completion"]}
+        return web.json_response({"models": [entry]})
+
+    async def _models(self, _request: web.Request) -> web.Response:
+        entry = {"id": f"{self._model}:latest", "object": "model", "created": 1, "owned_by": "library"}
+        return web.json_response({"object": "list", "data": [entry]})
+
+    # The OpenAI dialect.
+
+    async def _openai_chat(self, request: web.Request) -> web.StreamResponse:
+        try:
+            body = await self._read_body(request, wanted="messages")
+        except RequestError as error:
+            return _openai_refusal(error)
+        part = compose(read_prompt(body["messages"]), body["model"], _tokens_max(body))
+        return await self._tell_openai(request, body, part, "chat.completion")
+
+    async def _openai_completion(self, request: web.Request) -> web.StreamResponse:
+        try:
+            body = await self._read_body(request)
+        except RequestError as error:
+            return _openai_refusal(error)
+        part = compose(str(body.get("prompt") or ""), body["model"], _tokens_max(body))
+        return await self._tell_openai(request, body, part, "text_completion")
+
+    async def _openai_embeddings(self, request: web.Request) -> web.Response:
+        try:
+            body = await self._read_body(request)
+        except RequestError as error:
+            return _openai_refusal(error)
+        texts = body.get("input")
+        texts = texts if isinstance(texts, list) else [texts]
+        data = [{"object": "embedding", "index": i, "embedding": embed(str(text))} for i, text in enumerate(texts)]
+        usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+        return web.json_response({"object": "list", "data": data, "model": body["model"], "usage": usage})
+
+    async def _tell_openai(self, request: web.Request, body: Mapping[str, Any], part: Part, kind: str) -> web.StreamResponse:
+        is_chat = kind == "chat.completion"
+        top = {"id": f"demo-{zlib.crc32(part.text.encode()):08x}", "created": int(time.time()), "model": part.model}
+        usage = {
+            "prompt_tokens": part.prompt_tokens,
+            "completion_tokens": len(part.tokens),
+            "total_tokens": part.prompt_tokens + len(part.tokens),
+        }
+        if not body.get("stream"):
+            await self._pause(len(part.tokens))
+            said: dict[str, Any] = {"message": {"role": "assistant", "content": part.text}} if is_chat else {"text": part.text}
+            choice = {"index": 0, "finish_reason": part.reason, "logprobs": None} | said
+            return web.json_response(top | {"object": kind, "choices": [choice], "usage": usage})
+
+        def event(piece: dict[str, Any] | None, reason: str | None) -> bytes:
+            named = {"delta": piece or {}} if is_chat else {"text": (piece or {}).get("content", "")}
+            choice = {"index": 0, "finish_reason": reason, "logprobs": None} | named
+            return _sse(top | {"object": f"{kind}.chunk" if is_chat else kind, "choices": [choice]})
+
+        async def events() -> AsyncGenerator[bytes, None]:
+            if is_chat:
+                yield event({"role": "assistant", "content": ""}, None)
+            for token in part.tokens:
+                await self._pause(1)
+                yield event({"content": token}, None)
+            yield event(None, part.reason)
+            if (body.get("stream_options") or {}).get("include_usage"):
+                yield _sse(top | {"object": f"{kind}.chunk" if is_chat else kind, "choices": [], "usage": usage})
+            yield b"data: [DONE]\n\n"
+
+        return await _stream(request, "text/event-stream", events())
+
+    # Ollama's dialect.
+
+    async def _ollama_chat(self, request: web.Request) -> web.StreamResponse:
+        try:
+            body = await self._read_body(request)
+        except RequestError as error:
+            return web.json_response({"error": error.words}, status=error.status)
+        messages = body.get("messages")
+        part = compose(read_prompt(messages), body["model"], _tokens_max(body)) if messages else None
+        return await self._tell_ollama(request, body, part)
+
+    async def _ollama_generate(self, request: web.Request) -> web.StreamResponse:
+        try:
+            body = await self._read_body(request)
+        except RequestError as error:
+            return web.json_response({"error": error.words}, status=error.status)
+        prompt = body.get("prompt")
+        part = compose(str(prompt), body["model"], _tokens_max(body)) if prompt else None
+        return await self._tell_ollama(request, body, part)
+
+    async def _ollama_embed(self, request: web.Request) -> web.Response:
+        try:
+            body = await self._read_body(request)
+        except RequestError as error:
+            return web.json_response({"error": error.words}, status=error.status)
+        texts = body.get("input")
+        texts = texts if isinstance(texts, list) else [texts]
+        return web.json_response({"model": body["model"], "embeddings": [embed(str(text)) for text in texts]})
+
+    async def _tell_ollama(self, request: web.Request, body: Mapping[str, Any], part: Part | None) -> web.StreamResponse:
+        """Tell `part` as NDJSON lines or one object; None answers a request that only loads the model."""
+        is_chat = request.path == "/api/chat"
+
+        def line(piece: str, last: Mapping[str, Any] | None = None) -> dict[str, Any]:
+            said: dict[str, Any] = {"message": {"role": "assistant", "content": piece}} if is_chat else {"response": piece}
+            return {"model": body["model"], "created_at": now_text()} | said | {"done": last is not None} | dict(last or {})
+
+        if part is None:
+            return web.json_response(line("", {"done_reason": "load"}))
+        started_at_s = time.monotonic()
+
+        def last() -> dict[str, Any]:
+            duration_ns = int((time.monotonic() - started_at_s) * 1e9)
+            counts = {"prompt_eval_count": part.prompt_tokens, "eval_count": len(part.tokens)}
+            times = {"total_duration": duration_ns, "load_duration": 0, "prompt_eval_duration": 0, "eval_duration": duration_ns}
+            return {"done_reason": part.reason} | counts | times
+
+        if not body.get("stream", True):
+            await self._pause(len(part.tokens))
+            return web.json_response(line(part.text, last()))
+
+        async def lines() -> AsyncGenerator[bytes, None]:
+            for token in part.tokens:
+                await self._pause(1)
+                yield json.dumps(line(token)).encode() + b"\n"
+            yield json.dumps(line("", last())).encode() + b"\n"
+
+        return await _stream(request, "application/x-ndjson", lines())
+
+    async def _read_body(self, request: web.Request, *, wanted: str = "") -> dict[str, Any]:
+        """Return the request's JSON object, its model checked and `wanted` a list in it.
+
+        Raises RequestError: 400 malformed, 404 a model it does not have.
+        """
+        try:
+            body = json.loads(await request.read())
+        except ValueError as error:
+            raise RequestError(400, f"the body is not JSON: {error}") from error
+        if not isinstance(body, dict) or not isinstance(body.get("model"), str) or not body["model"]:
+            raise RequestError(400, "model is required")
+        if body["model"].removesuffix(":latest") != self._model:
+            raise RequestError(404, f"model '{body['model']}' not found")
+        if wanted and not isinstance(body.get(wanted), list):
+            raise RequestError(400, f"{wanted} must be a list")
+        return body
+
+    async def _pause(self, tokens: int) -> None:
+        await asyncio.sleep(self._token_delay_s * tokens)
+
+
+def _tokens_max(body: Mapping[str, Any]) -> int | None:
+    """How many tokens the request wants at most, by whichever of the dialects' names; None for no bound."""
+    options = body.get("options")
+    named = options.get("num_predict") if isinstance(options, dict) else None
+    for value in (body.get("max_completion_tokens"), body.get("max_tokens"), named):
+        if isinstance(value, int) and value >= 0:
+            return value
+    return None
+
+
+def _openai_refusal(refused: RequestError) -> web.Response:
+    kind = "not_found_error" if refused.status == 404 else "invalid_request_error"
+    error = {"message": refused.words, "type": kind, "param": None, "code": None}
+    return web.json_response({"error": error}, status=refused.status)
+
+
+def _sse(event: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+async def _stream(request: web.Request, content_type: str, pieces: AsyncGenerator[bytes, None]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": content_type, "Cache-Control": "no-cache"})
+    try:
+        await response.prepare(request)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                await response.write(piece)
+        await response.write_eof()
+    except ConnectionResetError:
+        # The client left; like a real engine, stop generating and say nothing.
+        return response
+    return response
+
+
+async def serve(engine: Engine, port: int) -> None:
+    """Listen on 127.0.0.1:`port` (0: a free one), print `READY PORT` and answer until cancelled. Raises OSError."""
+    runner = web.AppRunner(engine.make_app(), access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
+        await site.start()
+        sys.stdout.write(f"READY {runner.addresses[0][1]}\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one engine until it is told to stop. Exit 0, or 1 when the port cannot be had."""
+    parser = argparse.ArgumentParser(prog="python -m understudy.demo.engine", description="a small engine to try Understudy with")
+    parser.add_argument("--port", type=int, default=0, help="0: a free one; it is printed as READY PORT")
+    parser.add_argument("--model", default="demo", help="the name of the one model")
+    parser.add_argument("--token-delay-ms", type=float, default=20.0, help="pause before each token")
+    args = parser.parse_args(argv)
+    try:
+        asyncio.run(serve(Engine(args.model, args.token_delay_ms / 1000), args.port))
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:
+        sys.stderr.write(f"the demo engine cannot listen on port {args.port}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
