@@ -9,13 +9,13 @@ DATA_ONLY = {
 
 
 def source_files() -> set[str]:
-    """Every source file that owes a test, relative to the package."""
+    """List every source file that owes a test, relative to the package."""
     found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
     return {name for name in found if not name.endswith(("__init__.py", "__main__.py"))}
 
 
 def twin(source: str) -> str:
-    """The test file of a source file, relative to tests/unit."""
+    """Name the test file of a source file, relative to tests/unit."""
     folder, _, name = source.rpartition("/")
     return f"{folder}/test_{name}" if folder else f"test_{name}"
 

@@ -14,16 +14,16 @@ VAGUE_VERB = re.compile(r"_*(handle|process|do|perform)(_|$)")
 GIVEN_NAMES = {"do_GET", "do_POST", "do_HEAD", "do_DELETE", "do_PUT", "do_OPTIONS"}
 # Written apart, so that this file does not find itself.
 PROMISE = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b")
-# A silenced check names what it silences and, after it, says why: `# noqa: S104 - listens where the operator said`.
+# A silenced check names what it silences and then says why, in at least two words.
 SILENCED = re.compile(r"#\s*(noqa|type:\s*ignore|pragma:\s*no cover|mypy:)", re.IGNORECASE)
 SILENCED_WITH_REASON = re.compile(
     r"#\s*(?:noqa:\s*[A-Z]+[0-9]+(?:\s*,\s*[A-Z]+[0-9]+)*|type:\s*ignore\[[a-z-]+(?:,\s*[a-z-]+)*\]|pragma:\s*no cover)"
-    r"\s*(?:#|-|–|—)?\s*\S{2,}.*\s\S+",
+    r"\s*[#-]?\s*[^\s#-]\S*\s+\S+",
 )
 
 
 def comments(path: Path) -> Iterator[tuple[int, str]]:
-    """Every comment of a Python file with its line number."""
+    """Yield every comment of a Python file with its line number."""
     for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
