@@ -6,10 +6,15 @@ The engines' generators yield `ProbeRequest` and return a `Finding`; controlplan
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 from understudy.core.ask import DialectName
 from understudy.core.health import Seen
 from understudy.core.snapshot import EngineKind, Model
+
+# What a driver reads of one answer at most, and how many models of one list we keep: a backend may lie, or never end.
+PROBE_BODY_BYTES_MAX: Final = 4 * 1024 * 1024
+MODELS_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class ProbeRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswer:
-    """What a backend answered. `headers` have lower-case names; `body` is decoded (no Content-Encoding) and at most 4 MiB."""
+    """What a backend answered. `headers` have lower-case names; `body` is its first PROBE_BODY_BYTES_MAX bytes."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -45,5 +50,8 @@ class Finding:
     reason: str = ""
 
 
-# A probe in progress: yields what to ask next, is sent the answer (None: there was none) and returns what it found.
-Probe = Generator[ProbeRequest, ProbeAnswer | None, Finding]
+_Told = TypeVar("_Told")
+
+# Questions in progress: yields what to ask next, is sent the answer (None: there was none) and returns what it was told.
+Asking = Generator[ProbeRequest, ProbeAnswer | None, _Told]
+Probe = Asking[Finding]
