@@ -33,7 +33,7 @@ lint: $(VENV)/.installed-to-develop ## ruff, mypy, the floors, the tidy tests
 check: lint test ## what .ci/run runs
 
 bench: $(VENV)/.installed-to-run ## cost of a request, a chunk and a held stream, beside nginx where it is installed
-	@$(BIN)/python tests/bench/measure.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m bench.measure $(ARGS)
 
 test-vllm: $(VENV)/.installed-to-develop ## the same answers through the proxy and from a real vLLM (needs 4 GB of disk and of memory)
 	@UNDERSTUDY_VLLM_VENV=$(VLLM_VENV) $(BIN)/pytest -m vllm -rs tests/integration/test_real_vllm.py $(ARGS)
