@@ -1,0 +1,1 @@
+"""Room of the admin port: what an operator may ask and order over HTTP."""

@@ -1,0 +1,235 @@
+"""Answer the admin port: health, readiness, metrics, status, events, and an operator's orders.
+
+Built by daemon, which hands in an `Operator`; whatever is decided or changed happens there. Everything runs on the daemon's
+event loop beside the data plane, so every request here is paced and the costly answers are made sparingly. Never serves
+clients' requests and never shows prompts or keys.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+from understudy.admin.feed import Subscription
+from understudy.admin.guard import Guard, Pace, Refusal
+from understudy.admin.openapi import document
+from understudy.admin.status import ReloadOutcome, reload_document
+from understudy.core.snapshot import Duty
+
+# A comment this often tells a listener that the stream lives, and us that the listener is gone.
+_KEEPALIVE_S = 15.0
+_RELOAD_S_MAX = 60.0
+_DUTIES = {"drain": Duty.DRAINING, "ready": Duty.READY, "maintenance": Duty.MAINTENANCE}
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
+_PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Operator(Protocol):
+    """What the admin port needs of the daemon. All of it runs on the event loop; only `reload` may take long."""
+
+    def status(self) -> dict[str, Any]:
+        """Everything the daemon sees, as JSON values; see the schema Status in admin.openapi."""
+
+    def is_ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether a request could be answered now, and the facts behind it as JSON values."""
+
+    def metrics(self) -> bytes:
+        """All metrics as Prometheus text."""
+
+    async def reload(self) -> ReloadOutcome:
+        """Read the file again, swap or refuse."""
+
+    def set_duty(self, name: str, duty: Duty) -> bool:
+        """Change a backend's duty; False when no backend has that name."""
+
+    def subscribe(self) -> Subscription | None:
+        """Begin to listen to events (admin.feed); None when too many do."""
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop to listen."""
+
+
+class Sparing:
+    """An answer made anew only so often that making it takes at most `share` of the time; else the last one, ms old.
+
+    A scrape of 2 ms is thereby made at most every 40 ms, however many ask.
+    """
+
+    def __init__(self, make: Callable[[], bytes], clock: Callable[[], float], share: float = 0.05) -> None:
+        self._make = make
+        self._clock = clock
+        self._share = share
+        self._made = b""
+        self._good_until_s = -1.0
+
+    def __call__(self) -> bytes:
+        """Return the answer, new or last."""
+        begun_at_s = self._clock()
+        if begun_at_s >= self._good_until_s:
+            self._made = self._make()
+            made_at_s = self._clock()
+            self._good_until_s = made_at_s + (made_at_s - begun_at_s) / self._share
+        return self._made
+
+
+def make_app(operator: Operator, guard: Guard, pace: Pace | None = None) -> web.Application:
+    """Make the application. Call it on the running event loop."""
+    loop = asyncio.get_running_loop()
+    answers = _Answers(operator, guard, loop.time)
+    doors = _Doors(guard, pace or Pace(), loop.time)
+    app = web.Application(middlewares=[doors.check], client_max_size=64 * 1024)
+    app.router.add_get("/", answers.page)
+    app.router.add_get("/healthz", answers.healthz)
+    app.router.add_get("/readyz", answers.readyz)
+    app.router.add_get("/metrics", answers.metrics)
+    app.router.add_get("/api/status", answers.status)
+    app.router.add_get("/api/events", answers.events, allow_head=False)
+    app.router.add_get("/api/openapi.json", answers.openapi)
+    app.router.add_post("/api/reload", answers.reload)
+    for verb, duty in _DUTIES.items():
+        app.router.add_post(f"/api/backends/{{name}}/{verb}", answers.set_duty(duty))
+    app.on_shutdown.append(answers.end_streams)
+    return app
+
+
+class _Doors:
+    """What every request passes: the pace, the guard, and errors turned into JSON."""
+
+    def __init__(self, guard: Guard, pace: Pace, clock: Callable[[], float]) -> None:
+        self._guard = guard
+        self._pace = pace
+        self._clock = clock
+        self.check = web.middleware(self._check)
+
+    async def _check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        wait_s = self._pace.wait_s(self._clock())
+        if wait_s != 0.0:
+            # A refusal waits, too: otherwise it would be the cheapest request to hammer with.
+            await asyncio.sleep(self._pace.wait_s_max if wait_s is None else wait_s)
+        if wait_s is None:
+            return _error(429, "too_many", "too many requests on the admin port", {"Retry-After": "2"})
+        refusal = self._guard.refuse(request.method, request.path, request.headers)
+        if refusal is not None:
+            return _refused(refusal)
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            words = {404: f"there is no {request.path} here", 405: f"{request.method} is not possible here"}
+            code = {404: "not_found", 405: "method_not_allowed"}.get(error.status, "refused")
+            kept = {name: value for name, value in error.headers.items() if name == "Allow"}
+            return _error(error.status, code, words.get(error.status, error.reason), kept)
+        except ConnectionError:
+            raise
+        except Exception:
+            # The fault is ours and is logged with its traceback (library.complained); the port goes on.
+            logging.getLogger(__name__).exception("an admin request failed")
+            return _error(500, "internal", "understudy failed at this request; its log says how")
+
+
+class _Answers:
+    """The handlers, one an endpoint."""
+
+    def __init__(self, operator: Operator, guard: Guard, clock: Callable[[], float]) -> None:
+        self._operator = operator
+        self._guard = guard
+        self._metrics = Sparing(operator.metrics, clock)
+        self._streams: set[Subscription] = set()
+
+    async def page(self, _request: web.Request) -> web.Response:
+        rows = "".join(
+            f"<li><code>{method.upper()} {path}</code> {operation['summary']}</li>"
+            for path, operations in document()["paths"].items()
+            for method, operation in operations.items()
+        )
+        text = f"<!doctype html><html lang=en><meta charset=utf-8><title>Understudy</title><h1>Understudy</h1><ul>{rows}</ul>\n"
+        return web.Response(text=text, content_type="text/html", headers=_HEADERS | _PAGE_HEADERS)
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="OK\n", headers=_HEADERS)
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        is_ready, facts = self._operator.is_ready()
+        # Names of backends are for those who may see the status.
+        shown = facts if self._guard.is_authorized(request.headers) else {}
+        return _json(200 if is_ready else 503, {"ready": is_ready, **shown})
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics(), headers=_HEADERS | {"Content-Type": _METRICS_TYPE})
+
+    async def status(self, _request: web.Request) -> web.Response:
+        return _json(200, self._operator.status())
+
+    async def openapi(self, _request: web.Request) -> web.Response:
+        return _json(200, document())
+
+    async def reload(self, _request: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(_RELOAD_S_MAX):
+                outcome = await self._operator.reload()
+        except TimeoutError:
+            return _error(504, "reload_slow", f"the file was not read within {_RELOAD_S_MAX:.0f} s")
+        return _json(200 if outcome.ok else 422, reload_document(outcome))
+
+    def set_duty(self, duty: Duty) -> Handler:
+        async def answer(request: web.Request) -> web.Response:
+            name = request.match_info["name"]
+            if self._operator.set_duty(name, duty):
+                return _json(200, {"name": name, "duty": duty.value})
+            return _error(404, "backend_unknown", f"no backend is named {name[:100]!r}")
+
+        return answer
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Send events until the listener leaves, falls behind or the daemon stops."""
+        subscription = self._operator.subscribe()
+        if subscription is None:
+            return _error(503, "too_many_listeners", "too many listen to events already", {"Retry-After": "10"})
+        transport = request.transport
+        if transport is not None:
+            subscription.on_drop = transport.abort
+        self._streams.add(subscription)
+        response = web.StreamResponse(headers=_HEADERS | {"Content-Type": "text/event-stream", "Connection": "close"})
+        try:
+            await response.prepare(request)
+            await response.write(b": understudy events\nretry: 2000\n\n")
+            while piece := await _next_piece(subscription):
+                await response.write(piece)
+        except ConnectionError:
+            # The listener left; there is nobody to tell.
+            return response
+        finally:
+            self._streams.discard(subscription)
+            self._operator.unsubscribe(subscription)
+        return response
+
+    async def end_streams(self, _app: web.Application) -> None:
+        for subscription in self._streams:
+            subscription.end()
+
+
+async def _next_piece(subscription: Subscription) -> bytes:
+    try:
+        async with asyncio.timeout(_KEEPALIVE_S):
+            return await subscription.next_piece()
+    except TimeoutError:
+        return b": alive\n\n"
+
+
+def _json(status: int, value: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
+    body = msgspec.json.encode(value, enc_hook=str) + b"\n"
+    return web.Response(body=body, status=status, content_type="application/json", headers=_HEADERS | (headers or {}))
+
+
+def _error(status: int, code: str, words: str, headers: dict[str, str] | None = None) -> web.Response:
+    return _json(status, {"error": {"code": code, "message": words}}, headers)
+
+
+def _refused(refusal: Refusal) -> web.Response:
+    challenge = {"WWW-Authenticate": 'Bearer realm="understudy"'} if refusal.status == 401 else None
+    return _error(refusal.status, refusal.code, refusal.words, challenge)

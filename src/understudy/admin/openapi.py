@@ -1,0 +1,144 @@
+"""Describe the admin API as an OpenAPI 3.1 document, served at GET /api/openapi.json.
+
+Read by admin.api only. Data, written by hand: a test holds it and the routes in step.
+"""
+
+from typing import Any
+
+from understudy import __version__
+from understudy.core.snapshot import Condition, Duty, EngineKind, Role
+
+
+def document() -> dict[str, Any]:
+    """Return the whole document, made anew."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Understudy admin API",
+            "version": __version__,
+            "description": "What the daemon sees, and an operator's word on it. Loopback only unless a token is set.",
+        },
+        "security": [{}, {"token": []}],
+        "paths": _paths(),
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": _schemas(),
+        },
+    }
+
+
+def _paths() -> dict[str, Any]:
+    text, prometheus = "text/plain", "text/plain; version=0.0.4"
+    paths: dict[str, Any] = {
+        "/": {"get": _operation("This list of endpoints, for people", {200: _answer("The list", "text/html")})},
+        "/healthz": {"get": _operation("Is the daemon alive?", {200: _answer("It is", text)}, is_open=True)},
+        "/readyz": {
+            "get": _operation(
+                "Can a request be answered now?",
+                {200: _json("Yes", "Readiness"), 503: _json("No backend is usable, or the daemon drains", "Readiness")},
+                is_open=True,
+            )
+        },
+        "/metrics": {"get": _operation("Metrics for Prometheus", {200: _answer("The metrics", prometheus)})},
+        "/api/status": {"get": _operation("Everything the daemon sees", {200: _json("The status", "Status")})},
+        "/api/events": {
+            "get": _operation(
+                "What happens, as server-sent events named as in docs/events.md; slow listeners are dropped",
+                {200: _answer("The stream", "text/event-stream"), 503: _json("100 listen already", "Error")},
+            )
+        },
+        "/api/reload": {
+            "post": _operation(
+                "Read the file again; swapped whole or refused whole",
+                {200: _json("Accepted", "Reload"), 422: _json("Refused: the old settings stay", "Reload")},
+            )
+        },
+        "/api/openapi.json": {"get": _operation("This document", {200: _answer("The document", "application/json")})},
+    }
+    for verb, words in (
+        ("drain", "Give it no new exchange; its own go on"),
+        ("ready", "Give it exchanges again"),
+        ("maintenance", "Give it no exchange and no probe"),
+    ):
+        operation = _operation(words, {200: _json("Done", "Duty"), 404: _json("No backend has that name", "Error")})
+        operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+        paths[f"/api/backends/{{name}}/{verb}"] = {"post": operation}
+    return paths
+
+
+def _operation(summary: str, responses: dict[int, Any], *, is_open: bool = False) -> dict[str, Any]:
+    refused = {} if is_open else {401: _json("The token is missing or wrong", "Error")}
+    refused |= {403: _json("The Host or Origin names another site", "Error"), 429: _json("Too many requests", "Error")}
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "responses": {str(status): answer for status, answer in sorted((responses | refused).items())},
+    }
+    return operation | ({"security": [{}]} if is_open else {})
+
+
+def _answer(words: str, content_type: str) -> dict[str, Any]:
+    return {"description": words, "content": {content_type: {}}}
+
+
+def _json(words: str, schema: str) -> dict[str, Any]:
+    return {"description": words, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _schemas() -> dict[str, Any]:
+    text, number, whole, flag = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
+    texts = {"type": "array", "items": text}
+    mistake = _object({"path": text, "found": text, "want": text, "file": text, "line": whole, "column": whole, "text": text})
+    reloaded: dict[str, Any] = {
+        "ok": flag,
+        "changed": texts,
+        "needs_restart": texts,
+        "mistakes": {"type": "array", "items": mistake},
+    }
+    last_reload = {"anyOf": [{"type": "null"}, _object({"trigger": text, "ago_s": number, **reloaded})]}
+    backend = _object(
+        {
+            "name": text,
+            "url": text,
+            "engine": {"enum": [each.value for each in EngineKind]},
+            "version": text,
+            "role": {"enum": [each.value for each in Role]},
+            "weight": whole,
+            "condition": {"enum": [each.value for each in Condition]},
+            "duty": {"enum": [each.value for each in Duty]},
+            "reason": text,
+            "since_s": number,
+            "models": {"anyOf": [{"type": "null"}, texts]},
+            "in_flight": whole,
+            "in_flight_max": whole,
+            "ejected_for_s": number,
+            "half_open": flag,
+            "attempts_total": whole,
+            "failures_total": whole,
+            "ttft_ewma_s": {"anyOf": [{"type": "null"}, number]},
+            "resting_for_s": number,
+        },
+    )
+    status = {
+        "version": text,
+        "uptime_s": number,
+        "ready": flag,
+        "draining": flag,
+        "listen": texts,
+        "config": _object({"source": text, "generation": whole, "last_reload": last_reload}),
+        "in_flight": whole,
+        "waiting": whole,
+        "connections": whole,
+        "log_lines_dropped": whole,
+        "backends": {"type": "array", "items": backend},
+    }
+    return {
+        "Error": _object({"error": _object({"code": text, "message": text})}),
+        "Readiness": _object({"ready": flag}) | {"additionalProperties": True},
+        "Duty": _object({"name": text, "duty": {"enum": [each.value for each in Duty]}}),
+        "Reload": _object(reloaded),
+        "Status": _object(status),
+    }

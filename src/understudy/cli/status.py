@@ -1,0 +1,188 @@
+"""The command status: ask the running daemon what it sees and print it as a table, or as JSON.
+
+Lays the table out itself: a terminal library would take longer to import than the daemon takes to answer.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from understudy.cli.admin_call import CallError, add_admin_option, call, say_error
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse gives its type no other name
+
+WATCH_S = 1.0
+_COLUMNS = ("BACKEND", "ROLE", "ENGINE", "CONDITION", "FOR", "IN FLIGHT", "FIRST CONTENT", "FAILURES", "MODELS", "REASON")
+_CONDITION_COLUMN = _COLUMNS.index("CONDITION")
+_COUNTS = (("in_flight", "in flight"), ("waiting", "waiting"), ("connections", "connections"))
+_MODELS_SHOWN = 3
+_GREEN, _YELLOW, _RED, _BOLD, _RESET = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+def add(subparsers: "Subparsers") -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("status", help="what the running daemon sees, as a table")
+    parser.add_argument("--json", action="store_true", help="as JSON, one line")
+    parser.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
+    add_admin_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the status once, or with --watch until interrupted; 1 when the daemon cannot be asked."""
+    is_terminal = sys.stdout.isatty()
+    try:
+        print(_fetch_view(args, is_terminal=is_terminal), flush=True)
+        while args.watch:
+            time.sleep(WATCH_S)
+            try:
+                print(_fetch_view(args, is_terminal=is_terminal), flush=True)
+            except CallError as error:
+                # A watcher wants to see the daemon come back; who cannot reach it from the start has the address wrong.
+                say_error(error)
+    except CallError as error:
+        say_error(error)
+        return 1
+    except KeyboardInterrupt:
+        if not args.watch:
+            raise
+    return 0
+
+
+def table(status: dict[str, Any], *, is_colored: bool) -> str:
+    """Return the status document as a header and one row a backend, without a newline at the end."""
+    backends = [each for each in status.get("backends") or () if isinstance(each, dict)]
+    rows = [_row(each) for each in backends]
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    lines = [
+        *_header(status, is_colored=is_colored),
+        "",
+        _line(_COLUMNS, widths, _BOLD if is_colored else "", range(len(_COLUMNS))),
+    ]
+    for backend, row in zip(backends, rows, strict=True):
+        lines.append(_line(row, widths, _color(backend) if is_colored else "", (_CONDITION_COLUMN,)))
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: 0.4s, 12s, 3m 20s, 4h 10m, 2d 3h."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    for unit_s, unit, part_s, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= unit_s:
+            return f"{whole // unit_s}{unit} {whole % unit_s // part_s}{part}"
+    return f"{whole}s"
+
+
+def _fetch_view(args: argparse.Namespace, *, is_terminal: bool) -> str:
+    """Ask, and return what is to be printed."""
+    import json
+    import os
+
+    value = call(args.admin, "GET", "/api/status").value
+    if args.json:
+        # ASCII only: nothing in it can speak to the terminal.
+        return json.dumps(value)
+    clear = _CLEAR if args.watch and is_terminal else ""
+    return clear + table(value, is_colored=is_terminal and not os.environ.get("NO_COLOR"))
+
+
+def _header(status: dict[str, Any], *, is_colored: bool) -> list[str]:
+    is_ready = bool(status.get("ready"))
+    ready = "draining" if status.get("draining") else "ready" if is_ready else "not ready: no backend is usable"
+    if is_colored:
+        ready = f"{_GREEN if is_ready else _RED}{ready}{_RESET}"
+    config = status.get("config") or {}
+    listen = ", ".join(_text(each) for each in status.get("listen") or ())
+    counts = [f"{_text(status.get(name))} {words}" for name, words in _COUNTS]
+    lines = [
+        f"understudy {_text(status.get('version'))}, {ready}, up {duration(_number(status.get('uptime_s')))}"
+        + (f", listening on {listen}" if listen else ""),
+        ", ".join(counts),
+        f"config {_text(config.get('source')) or 'from the command line'}, generation {_text(config.get('generation'))}"
+        + _reload_words(config.get("last_reload")),
+    ]
+    if isinstance(last := config.get("last_reload"), dict) and not last.get("ok"):
+        color, end = (_RED, _RESET) if is_colored else ("", "")
+        lines += [f"  {color}refused: {_text(each.get('text'))}{end}" for each in last.get("mistakes") or ()]
+    if dropped := _number(status.get("log_lines_dropped")):
+        lines.append(f"{dropped:.0f} log lines dropped: standard error did not take them")
+    return lines
+
+
+def _reload_words(last: object) -> str:
+    if not isinstance(last, dict):
+        return ", never reloaded"
+    ago = duration(_number(last.get("ago_s")))
+    if not last.get("ok"):
+        return f", reload refused {ago} ago; the settings before it stay"
+    restart = ", ".join(_text(each) for each in last.get("needs_restart") or ())
+    return f", reloaded {ago} ago" + (f"; as before until a restart: {restart}" if restart else "")
+
+
+def _row(backend: dict[str, Any]) -> tuple[str, ...]:
+    ttft_s = backend.get("ttft_ewma_s")
+    in_flight_max = _number(backend.get("in_flight_max"))
+    return (
+        _text(backend.get("name")),
+        _text(backend.get("role")),
+        " ".join(part for part in (_text(backend.get("engine")), _text(backend.get("version"))) if part),
+        _condition(backend),
+        duration(_number(backend.get("since_s"))),
+        _text(backend.get("in_flight")) + (f"/{in_flight_max:.0f}" if in_flight_max else ""),
+        "-" if ttft_s is None else f"{_number(ttft_s):.2f}s",
+        _text(backend.get("failures_total")),
+        _models(backend.get("models")),
+        _text(backend.get("reason")),
+    )
+
+
+def _condition(backend: dict[str, Any]) -> str:
+    words = [_text(backend.get("condition"))]
+    if (duty := backend.get("duty")) != "ready":
+        words.append(_text(duty))
+    if left_s := _number(backend.get("ejected_for_s")):
+        words.append(f"ejected {duration(left_s)}")
+    elif backend.get("half_open"):
+        words.append("half-open")
+    if left_s := _number(backend.get("resting_for_s")):
+        words.append(f"resting {duration(left_s)}")
+    return ", ".join(words)
+
+
+def _models(models: object) -> str:
+    if not isinstance(models, list):
+        return "?"
+    names = ", ".join(_text(each) for each in models[:_MODELS_SHOWN]) or "none"
+    return names if len(models) <= _MODELS_SHOWN else f"{names} +{len(models) - _MODELS_SHOWN}"
+
+
+def _color(backend: dict[str, Any]) -> str:
+    if backend.get("condition") == "down":
+        return _RED
+    is_plain = backend.get("condition") == "up" and _condition(backend) == "up"
+    return _GREEN if is_plain else _YELLOW
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], color: str, colored: Sequence[int]) -> str:
+    padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+    padded[-1] = padded[-1].rstrip()
+    if color:
+        padded = [f"{color}{cell}{_RESET}" if index in colored else cell for index, cell in enumerate(padded)]
+    return "  ".join(padded).rstrip()
+
+
+def _text(value: object) -> str:
+    """Return a value of the answer as characters that can be printed; an engine may have written it."""
+    from understudy.telemetry.console import printable
+
+    return "" if value is None else printable(str(value))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

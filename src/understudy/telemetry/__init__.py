@@ -1,0 +1,1 @@
+"""Room of what the daemon tells: log lines and metrics. Never decides, never waits."""

@@ -1,0 +1,69 @@
+"""The closed list of log events: every name, its level and the sentence that docs/events.md gives for it.
+
+Read by telemetry.logs and by whoever tells an event. Levels: info for a change an operator caused or must know, warning for
+what healed itself, error for what needs a person.
+"""
+
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Level(StrEnum):
+    """How much an event matters."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Event(StrEnum):
+    """Every event name, `noun.past_verb`."""
+
+    DAEMON_STARTED = "daemon.started"
+    DAEMON_STOPPING = "daemon.stopping"
+    DAEMON_STOPPED = "daemon.stopped"
+    CONFIG_LOADED = "config.loaded"
+    CONFIG_RELOADED = "config.reloaded"
+    CONFIG_REFUSED = "config.refused"
+    BACKEND_WENT_UP = "backend.went_up"
+    BACKEND_WENT_DOWN = "backend.went_down"
+    BACKEND_WAS_EJECTED = "backend.was_ejected"
+    BACKEND_RETURNED = "backend.returned"
+    BACKEND_CHANGED_DUTY = "backend.changed_duty"
+    BACKEND_CHANGED_ENGINE = "backend.changed_engine"
+    BACKEND_LOST_MODEL = "backend.lost_model"
+    POOL_BECAME_EMPTY = "pool.became_empty"
+    POOL_RECOVERED = "pool.recovered"
+    EXCHANGE_FINISHED = "exchange.finished"
+    EXCHANGE_FAILED_INTERNALLY = "exchange.failed_internally"
+    CONNECTION_LIMIT_REACHED = "connection.limit_reached"
+    LIBRARY_COMPLAINED = "library.complained"
+    LOG_DROPPED = "log.dropped"
+
+
+EVENTS = MappingProxyType(
+    {
+        Event.DAEMON_STARTED: Level.INFO,
+        Event.DAEMON_STOPPING: Level.INFO,
+        Event.DAEMON_STOPPED: Level.INFO,
+        Event.CONFIG_LOADED: Level.INFO,
+        Event.CONFIG_RELOADED: Level.INFO,
+        Event.CONFIG_REFUSED: Level.ERROR,
+        Event.BACKEND_WENT_UP: Level.INFO,
+        Event.BACKEND_WENT_DOWN: Level.WARNING,
+        Event.BACKEND_WAS_EJECTED: Level.WARNING,
+        Event.BACKEND_RETURNED: Level.INFO,
+        Event.BACKEND_CHANGED_DUTY: Level.INFO,
+        Event.BACKEND_CHANGED_ENGINE: Level.INFO,
+        Event.BACKEND_LOST_MODEL: Level.WARNING,
+        Event.POOL_BECAME_EMPTY: Level.ERROR,
+        Event.POOL_RECOVERED: Level.INFO,
+        # The level of a healthy exchange; the line itself tells warning and error (logs.exchange_level).
+        Event.EXCHANGE_FINISHED: Level.INFO,
+        Event.EXCHANGE_FAILED_INTERNALLY: Level.ERROR,
+        Event.CONNECTION_LIMIT_REACHED: Level.WARNING,
+        Event.LIBRARY_COMPLAINED: Level.WARNING,
+        Event.LOG_DROPPED: Level.WARNING,
+    }
+)
