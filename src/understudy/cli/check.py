@@ -1,0 +1,180 @@
+"""`understudy check`: read the file and say what it means, or every mistake in it.
+
+Called by cli.main. Starts nothing and changes nothing; with `--probe` it asks each backend once, as the daemon's probe does.
+Never prints a key.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+
+from understudy.config.compile import compile_plan
+from understudy.config.load import DEFAULT_URL, find_file, from_urls, load_file
+from understudy.config.quantities import write_duration, write_share, write_size
+from understudy.config.schema import Settings
+from understudy.core.health import Seen
+from understudy.core.snapshot import Backend, Balance, EngineKind, HealthRules, Published, Role, RoutingPlan
+from understudy.engines.contract import Finding
+from understudy.errors import ConfigError
+
+Probe = Callable[[Backend], Awaitable[Finding]]
+
+_BALANCE_MEANS = {
+    Balance.ORDERED: "the first that is usable, in this order",
+    Balance.ROUND_ROBIN: "each in turn, by weight",
+    Balance.LEAST_IN_FLIGHT: "the one with the fewest exchanges in flight, by weight",
+    Balance.FASTEST: "the one that gave its first content soonest of late",
+    Balance.SESSION: "always the same one for the same X-Session-ID",
+}
+_SEEN_MEANS = {Seen.GOOD: "up", Seen.LOADING: "loading", Seen.BAD: "down"}
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the parser."""
+    parser = subparsers.add_parser(
+        "check",
+        help="read the file, say what it means or every mistake in it",
+        description="Reads the file and prints what it means, exit 0; or every mistake with its line and column, exit 1.",
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, help="the file (default: as for serve)")
+    parser.add_argument("--probe", action="store_true", help="also contact each backend once and print what was found")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the meaning on standard output, exit 0; or the mistakes on standard error, exit 1."""
+    path = args.config or find_file()
+    try:
+        settings = load_file(path, os.environ) if path else from_urls([DEFAULT_URL])
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    source = f"{path} can be used." if path else f"There is no file; without one, the backend is {DEFAULT_URL}."
+    _print([source, "", *meaning(settings)])
+    if args.probe:
+        plan = compile_plan(settings)
+        findings = asyncio.run(probe_all(plan, prober(plan)))
+        _print(["", "What the backends said", *found_lines(plan, findings)])
+    return 0
+
+
+def meaning(settings: Settings) -> Iterator[str]:
+    """Say line by line, in plain words, what the settings mean. No key is shown."""
+    plan = compile_plan(settings)
+    yield f"Clients connect to {', '.join(map(str, settings.listen))}."
+    token = "asks for the token" if settings.admin.token else "asks for no token"
+    yield f"The admin port is {settings.admin.listen} and {token}."
+    yield ""
+    for role, words in (
+        (Role.PRIMARY, "Backends, in order of preference"),
+        (Role.BACKUP, "Backups, when no primary can be used"),
+    ):
+        backends = [backend for backend in plan.backends if backend.role is role]
+        if backends:
+            yield words
+            yield from (line for backend in backends for line in _backend_lines(backend))
+    if len(plan.backends) > 1:
+        yield f"  Chosen among several: {_BALANCE_MEANS[plan.balance]} (balance: {plan.balance})."
+    yield ""
+    yield from _rule_lines(settings, plan)
+
+
+def _backend_lines(backend: Backend) -> Iterator[str]:
+    engine = "engine found by the probe" if backend.engine is EngineKind.AUTO else f"engine {backend.engine}"
+    facts = [engine]
+    if backend.weight != 1:
+        facts.append(f"weight {backend.weight}")
+    if backend.in_flight_max:
+        facts.append(f"at most {backend.in_flight_max} exchanges at once")
+    if backend.api_key:
+        facts.append("sends its own key")
+    address = backend.address
+    yield f"  {backend.name}: {address.scheme}://{address.authority}{address.prefix}, {', '.join(facts)}"
+    for client_name, own_name in backend.models:
+        yield f"    {client_name} is {own_name} there"
+    if address.prefix.endswith("/v1"):
+        yield f"    note: clients' paths begin with /v1 already, so it will be asked for {address.prefix}/v1/..."
+
+
+def _rule_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
+    timeouts, failover = plan.timeouts, plan.failover
+    yield from _health_lines(plan)
+    total = f"{write_duration(timeouts.total_s)} for the whole" if timeouts.total_s else "no limit for the whole"
+    yield (
+        f"Patience: {write_duration(timeouts.connect_s)} to connect, {write_duration(timeouts.first_token_s)} to the first "
+        f"content, {write_duration(timeouts.stall_s)} of silence, {total}."
+    )
+    tries = f"at most {failover.tries} attempts" if failover.tries else "every usable backend once"
+    hold = (
+        f"waits {write_duration(failover.hold_s)} for a usable backend"
+        if failover.hold_s
+        else "refuses at once when none is usable"
+    )
+    yield f"Failover: {tries}, retries up to {write_share(failover.budget)} of the exchanges; {hold}."
+    yield f"Requests may have {write_size(failover.body_bytes_max)}."
+    paths = "are relayed" if plan.allow_admin_paths else "get 403"
+    yield f"The engines' model-management paths {paths}."
+    yield f"Log: {settings.log.format}, from level {settings.log.level}."
+
+
+def _health_lines(plan: RoutingPlan) -> Iterator[str]:
+    groups: dict[HealthRules, list[str]] = {}
+    for backend in plan.backends:
+        groups.setdefault(backend.health, []).append(backend.name)
+    for rules, names in groups.items():
+        whose = f"Health of {', '.join(names)}" if len(groups) > 1 else "Health"
+        ejected = (
+            f"{rules.max_fails} failed exchanges in {write_duration(rules.fail_timeout_s)} rest a backend as long"
+            if rules.max_fails
+            else "failed exchanges rest no backend"
+        )
+        yield (
+            f"{whose}: probed every {write_duration(rules.interval_s)} for at most {write_duration(rules.timeout_s)}; "
+            f"up after {rules.rise} good probes, down after {rules.fall} bad ones; {ejected}."
+        )
+
+
+def prober(plan: RoutingPlan) -> Probe:
+    """Return the daemon's own probe, for one use."""
+    from understudy.controlplane.prober import Prober
+    from understudy.controlplane.publisher import Publisher, first_snapshot
+
+    published = Published(first_snapshot(plan))
+    publisher = Publisher(published, time.monotonic, lambda _snapshot: None, lambda _name, _fields: None)
+    # Nothing here runs the prober, so nothing rolls its dice.
+    return Prober(published, publisher, time.monotonic, lambda: 0.5).probe_once
+
+
+async def probe_all(plan: RoutingPlan, probe: Probe) -> list[Finding]:
+    """Probe all backends at once; findings in the plan's order. Each probe keeps to its backend's health.timeout."""
+    async with asyncio.TaskGroup() as tasks:
+        probes = [tasks.create_task(_finding(probe, backend), name=f"check.{backend.name}") for backend in plan.backends]
+    return [task.result() for task in probes]
+
+
+async def _finding(probe: Probe, backend: Backend) -> Finding:
+    return await probe(backend)
+
+
+def found_lines(plan: RoutingPlan, findings: Iterable[Finding]) -> Iterator[str]:
+    """Say what each backend answered, and which mapped models it does not list."""
+    for backend, finding in zip(plan.backends, findings, strict=True):
+        known = "" if finding.engine is EngineKind.AUTO else str(finding.engine)
+        software = " ".join(word for word in (known or "engine not known", finding.version) if word)
+        reason = f" ({finding.reason})" if finding.reason else ""
+        yield f"  {backend.name}: {_SEEN_MEANS[finding.seen]}, {software}{reason}"
+        if finding.models is None:
+            continue
+        listed = [model.name for model in finding.models]
+        yield f"    lists {', '.join(listed)}" if listed else "    lists no model"
+        for client_name, own_name in backend.models:
+            if not {own_name, f"{own_name}:latest", own_name.removesuffix(":latest")} & set(listed):
+                yield f"    does not list {own_name}, which clients call {client_name}"
+
+
+def _print(lines: Iterable[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))

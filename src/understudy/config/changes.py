@@ -1,0 +1,85 @@
+"""Say what differs between two settings, in the file's own words, and which of it needs a restart.
+
+Called by config.reload; the lines go into the log, into `status` and to whoever asked for the reload. Pure. Never shows the
+value of a key that holds a secret.
+"""
+
+from typing import Any, Final
+
+from understudy.config.schema import SECRET_KEYS, BackendSettings, Settings
+
+# These are built into listening sockets and the log's writer, which outlive a reload.
+RESTART_KEYS: Final = ("listen", "admin.listen", "admin.token", "log.format")
+
+_ABSENT: Final = "not set"
+
+
+def keep_until_restart(new: Settings, running: Settings) -> tuple[Settings, tuple[str, ...]]:
+    """Return `new` with what is fixed until a restart as it runs now, and the keys of which the file says otherwise."""
+    values = {
+        "listen": (new.listen, running.listen),
+        "admin.listen": (new.admin.listen, running.admin.listen),
+        "admin.token": (new.admin.token, running.admin.token),
+        "log.format": (new.log.format, running.log.format),
+    }
+    needs_restart = tuple(key for key in RESTART_KEYS if values[key][0] != values[key][1])
+    log = new.log.model_copy(update={"format": running.log.format})
+    return new.model_copy(update={"listen": running.listen, "admin": running.admin, "log": log}), needs_restart
+
+
+def written_changes(old: Settings, new: Settings) -> tuple[str, ...]:
+    """Return one line for each difference: `backends: gpu1 added`, `timeouts.stall: 30s -> 20s`. Empty: no difference."""
+    return (*_backend_changes(old.backends, new.backends), *_differences("", _written(old), _written(new)))
+
+
+def _backend_changes(old: tuple[BackendSettings, ...], new: tuple[BackendSettings, ...]) -> list[str]:
+    before, after = {backend.name: backend for backend in old}, {backend.name: backend for backend in new}
+    lines = [f"backends: {name} removed" for name in before if name not in after]
+    lines += [f"backends: {name} added" for name in after if name not in before]
+    kept = [name for name in after if name in before]
+    if kept != [name for name in before if name in after]:
+        lines.append(f"backends: order is now {', '.join(after)}")
+    for name in kept:
+        lines += _differences(f"backends.{name}.", _written_backend(before[name]), _written_backend(after[name]))
+    return lines
+
+
+def _differences(above: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    before, after = _flat(old), _flat(new)
+    keys = [*before, *(key for key in after if key not in before)]
+    return [
+        _line(above + key, before.get(key, _ABSENT), after.get(key, _ABSENT)) for key in keys if before.get(key) != after.get(key)
+    ]
+
+
+def _line(key: str, old: str, new: str) -> str:
+    if key.rpartition(".")[2] in SECRET_KEYS:
+        return f"{key}: changed"
+    return f"{key}: {old} -> {new}"
+
+
+def _written(settings: Settings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", exclude={"backends"})
+
+
+def _written_backend(backend: BackendSettings) -> dict[str, Any]:
+    written = backend.model_dump(mode="json", exclude={"health"})
+    # Only the keys that the backend has of its own: the others follow the common ones.
+    return {**written, "health": backend.health.model_dump(mode="json", exclude_unset=True)}
+
+
+def _flat(written: dict[str, Any], above: str = "") -> dict[str, str]:
+    """Flatten sections to `key.key: text`; the text is what stands in the file."""
+    flat: dict[str, str] = {}
+    for key, value in written.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{above}{key}."))
+        else:
+            flat[above + key] = ", ".join(map(str, value)) if isinstance(value, list) else _text(value)
+    return flat
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if value != "" else "''"

@@ -1,0 +1,63 @@
+"""Turn settings as written into the plan that exchanges and probes follow.
+
+Called by daemon at start and on every reload, and by `understudy check`. Pure; never fails for settings that were loaded.
+"""
+
+from understudy.config.schema import BackendSettings, HealthSettings, Settings
+from understudy.core.snapshot import Backend, FailoverRules, HealthRules, Limits, RoutingPlan, Timeouts
+
+
+def compile_plan(settings: Settings) -> RoutingPlan:
+    """Return the plan for `settings`: units in the names, each backend's own health rules worked out, order kept."""
+    timeouts, failover, limits = settings.timeouts, settings.failover, settings.limits
+    return RoutingPlan(
+        backends=tuple(_backend(backend, settings.health) for backend in settings.backends),
+        balance=settings.balance,
+        timeouts=Timeouts(
+            connect_s=timeouts.connect, first_token_s=timeouts.first_token, stall_s=timeouts.stall, total_s=timeouts.total
+        ),
+        failover=FailoverRules(
+            tries=failover.tries, budget=failover.budget, hold_s=failover.hold, body_bytes_max=failover.body_max
+        ),
+        limits=Limits(
+            head_bytes_max=limits.head_max,
+            fields_max=limits.fields_max,
+            target_bytes_max=limits.target_max,
+            head_timeout_s=limits.head_timeout,
+            body_timeout_s=limits.body_timeout,
+            idle_timeout_s=limits.idle_timeout,
+            write_idle_s=limits.write_idle,
+            connections_max=limits.connections_max,
+            waiting_max=limits.waiting_max,
+            drain_s_max=limits.drain_s_max,
+        ),
+        allow_admin_paths=settings.access.allow_admin_paths,
+    )
+
+
+def _backend(written: BackendSettings, common: HealthSettings) -> Backend:
+    return Backend(
+        name=written.name,
+        address=written.url,
+        engine=written.engine,
+        role=written.role,
+        weight=written.weight,
+        in_flight_max=written.in_flight_max,
+        models=tuple(written.models.items()),
+        api_key=written.api_key,
+        health=_rules(common, written.health),
+    )
+
+
+def _rules(common: HealthSettings, own: HealthSettings) -> HealthRules:
+    """Return the common rules with the keys that the backend has of its own; a key it does not name is not replaced."""
+    merged = common.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})
+    return HealthRules(
+        interval_s=merged.interval,
+        timeout_s=merged.timeout,
+        rise=merged.rise,
+        fall=merged.fall,
+        max_fails=merged.max_fails,
+        fail_timeout_s=merged.fail_timeout,
+        slow_start_s=merged.slow_start,
+    )
