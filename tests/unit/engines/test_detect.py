@@ -1,0 +1,57 @@
+"""Plays of telling engines apart by what they say of themselves."""
+
+import pytest
+
+from support.probing import answer, play
+from understudy.core.snapshot import EngineKind
+from understudy.engines import probe
+from understudy.engines.contract import ProbeAnswer
+from understudy.engines.detect import detect
+
+OLLAMA_LIST = answer({"object": "list", "data": [{"id": "m:latest", "owned_by": "library"}]})
+LOADING = answer(b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}', 503, server="llama.cpp")
+
+
+@pytest.mark.parametrize(
+    ("answers", "engine"),
+    [
+        ({"/v1/models": answer({"data": [{"id": "m", "owned_by": "vllm"}]}, server="uvicorn")}, EngineKind.VLLM),
+        ({"/v1/models": answer({"data": [{"id": "m", "owned_by": "sglang"}]}, server="uvicorn")}, EngineKind.SGLANG),
+        ({"/v1/models": answer({"data": [{"id": "m", "owned_by": "llamacpp"}]}, server="nginx")}, EngineKind.LLAMACPP),
+        ({"/v1/models": LOADING}, EngineKind.LLAMACPP),
+        ({"/v1/models": answer(b"", 401, server="llama.cpp")}, EngineKind.LLAMACPP),
+        ({"/v1/models": OLLAMA_LIST, "/": answer(b"Ollama is running")}, EngineKind.OLLAMA),
+        ({"/v1/models": answer(b'{"object":"list","data":null}'), "/": answer(b"Ollama is running")}, EngineKind.OLLAMA),
+        ({"/v1/models": answer(b"", 503), "/": answer(b"SGLang is running")}, EngineKind.SGLANG),
+        # llama-cpp-python, LiteLLM and the like.
+        ({"/v1/models": answer({"data": [{"id": "m", "owned_by": "me"}]})}, EngineKind.OPENAI),
+        ({"/v1/models": answer(b"<html>")}, EngineKind.OPENAI),
+        ({}, EngineKind.OPENAI),
+        # Without the greeting an Ollama cannot be told from others, so nothing is said.
+        ({"/v1/models": OLLAMA_LIST, "/": None}, None),
+        ({"/v1/models": None}, None),
+    ],
+)
+def test_an_engine_is_told_by_what_it_says_of_itself(answers: dict[str, ProbeAnswer | None], engine: EngineKind | None) -> None:
+    assert play(detect(), answers).told is engine
+
+
+def test_a_silent_address_is_asked_once() -> None:
+    dialogue = play(probe(EngineKind.AUTO), {"/v1/models": None})
+    assert dialogue.asked == ["/v1/models"]
+    assert (dialogue.told.engine, dialogue.told.reason) == (EngineKind.AUTO, "")
+
+
+def test_a_detected_engine_is_probed_as_itself_and_what_was_known_of_another_is_dropped() -> None:
+    answers: dict[str, ProbeAnswer | None] = {
+        "/v1/models": OLLAMA_LIST,
+        "/": answer(b"Ollama is running"),
+        "/api/version": answer({"version": "0.32.15"}),
+        "/api/tags": answer({"models": [{"name": "m:latest"}]}),
+        "/v1/messages": answer(b"", 405),
+    }
+    before = play(probe(EngineKind.OPENAI), {"/v1/models": answer({"data": [{"id": "m"}]})}).told
+    dialogue = play(probe(EngineKind.AUTO, before), answers)
+    assert dialogue.told.engine is EngineKind.OLLAMA
+    assert len(dialogue.told.dialects) == 3
+    assert len(dialogue.asked) <= 8
