@@ -86,7 +86,7 @@ def compile_tools(work: Path) -> None:
 def running_engine(work: Path) -> Iterator[int]:
     """Run the stand-in engine; yields its port."""
     port = free_port()
-    with _process([str(work / "engine"), str(port)], work, "engine", core=1) as process:
+    with _running([str(work / "engine"), str(port)], work, "engine", core=1) as process:
         _wait_for_answer(process, port, time.monotonic(), work / "engine.log")
         yield port
 
@@ -105,7 +105,7 @@ def running_proxy(name: str, engine_port: int, work: Path) -> Iterator[Proxy]:
         file.write_text(UNDERSTUDY.format(**words), encoding="utf-8")
         command = [str(Path(sys.executable).parent / "understudy"), "serve", "-c", str(file)]
     started_at_s = time.monotonic()
-    with _process(command, work, name, core=0) as process:
+    with _running(command, work, name, core=0) as process:
         answered_at_s = _wait_for_answer(process, port, started_at_s, work / f"{name}.log")
         yield Proxy(process.pid, port, answered_at_s - started_at_s)
 
@@ -148,7 +148,7 @@ def _pinned(core: int) -> list[str]:
 
 
 @contextmanager
-def _process(command: list[str], work: Path, name: str, core: int) -> Iterator[subprocess.Popen[bytes]]:
+def _running(command: list[str], work: Path, name: str, core: int) -> Iterator[subprocess.Popen[bytes]]:
     with (work / f"{name}.log").open("wb") as log:
         process = subprocess.Popen([*_pinned(core), *command], cwd=work, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
