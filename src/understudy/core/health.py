@@ -63,7 +63,7 @@ class Health:
 
 
 def turned(health: Health, turn: Turn, reason: str, now_s: float) -> Health:
-    """The health after `turn`, with fresh counts. Raises ValueError for a turn that `NEXT` does not have."""
+    """Return the health after `turn`, with fresh counts. Raises ValueError for a turn that `NEXT` does not have."""
     try:
         condition = NEXT[health.condition, turn]
     except KeyError as exc:
@@ -72,7 +72,7 @@ def turned(health: Health, turn: Turn, reason: str, now_s: float) -> Health:
 
 
 def observe(health: Health, seen: Seen, reason: str, rules: HealthRules, now_s: float) -> Health:
-    """The health after one more observation.
+    """Return the health after one more observation.
 
     The first observation decides at once; later ones need `rise` good or `fall` bad in a row. An engine that says it is
     loading is out at once. `reason` says why in words; it becomes the health's reason where it explains the condition.
@@ -99,7 +99,7 @@ def _observe_good(health: Health, reason: str, rules: HealthRules, now_s: float)
 
 
 def ripen(health: Health, rules: HealthRules, now_s: float) -> Health:
-    """The same health, or UP when it is WARMING and `slow_start_s` is over."""
+    """Return the same health, or UP when it is WARMING and `slow_start_s` is over."""
     if health.condition is Condition.WARMING and now_s >= health.since_at_s + rules.slow_start_s:
         return turned(health, Turn.WARM, health.reason, now_s)
     return health

@@ -1,0 +1,155 @@
+"""Which backends can serve an ask at all, and under which model name: the part of choosing that one snapshot fixes.
+
+Read by core.balancer (through the memo in core.tally) and core.status. Pure. Never looks at live counts: who is full, ejected
+or resting changes within a snapshot and is the balancer's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from understudy.core.ask import Ask, DialectName
+from understudy.core.snapshot import Condition, Duty, EngineKind, Model, Role, RoutingSnapshot, Target
+from understudy.errors import FailureKind
+
+_SHORTLISTS_MAX = 256
+# Longer model names come from nobody's list, and a memo must not hold what a client makes up.
+_MODEL_CHARS_MAX = 256
+_SERVING = frozenset({Condition.UP, Condition.WARMING})
+_ANY_TAG = ":latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Send the exchange to `target`, asking for `model` ("" when the client named none).
+
+    `is_trial` says that the attempt takes the half-open permit: hand it to `Tally.begin` and `Tally.end` as it is.
+    """
+
+    target: Target
+    model: str
+    is_trial: bool = False
+    is_last_resort: bool = False
+
+
+class Candidate:
+    """A backend that can serve an ask, with what the balancer reads of it for every exchange."""
+
+    __slots__ = ("choice", "in_flight_max", "is_warming", "name", "seed", "target", "weight")
+
+    def __init__(self, target: Target, model: str) -> None:
+        backend = target.backend
+        self.target = target
+        self.name = backend.name
+        self.weight = backend.weight
+        self.in_flight_max = backend.in_flight_max
+        self.is_warming = target.state.condition is Condition.WARMING and backend.health.slow_start_s > 0
+        # Made beforehand: nearly every exchange gets this one.
+        self.choice = Choice(target, model)
+        # The backend's half of the rendezvous hash, absorbed once.
+        self.seed = blake2b(b"%d:%s" % (len(self.name), self.name.encode()), digest_size=8)
+
+
+class Shortlist:
+    """The candidates for one kind of ask, each in the plan's order.
+
+    `groups` holds those usable by condition and duty: primaries, then backups; no group is empty. `last_resorts` holds every
+    backend that may be able to serve and that the operator has not taken out. `why_none` is the failure when `groups` is empty.
+    """
+
+    __slots__ = ("groups", "last_resorts", "why_none")
+
+    def __init__(self, snapshot: RoutingSnapshot, ask: Ask) -> None:
+        able = [
+            Candidate(target, model)
+            for role in (Role.PRIMARY, Role.BACKUP)
+            for target in snapshot.targets
+            if target.backend.role is role
+            and (not target.state.dialects or speaks(target, ask.dialect))
+            and (model := own_name(target, ask.model)) is not None
+        ]
+        self.last_resorts = tuple(one for one in able if one.target.state.duty is Duty.READY)
+        usable = [one for one in self.last_resorts if is_serving(one.target) and speaks(one.target, ask.dialect)]
+        primaries = tuple(one for one in usable if one.target.backend.role is Role.PRIMARY)
+        backups = tuple(one for one in usable if one.target.backend.role is Role.BACKUP)
+        self.groups = tuple(group for group in (primaries, backups) if group)
+        self.why_none = FailureKind.NONE_USABLE if able else _why_unable(snapshot, ask)
+
+
+def _why_unable(snapshot: RoutingSnapshot, ask: Ask) -> FailureKind:
+    """Why no backend, whatever its condition, can serve the ask: an unknown list would have counted as able, so this is final."""
+    if any(not target.state.dialects or speaks(target, ask.dialect) for target in snapshot.targets):
+        return FailureKind.MODEL_UNKNOWN
+    return FailureKind.DIALECT_UNSPOKEN if snapshot.targets else FailureKind.NONE_USABLE
+
+
+class Shortlists:
+    """The shortlists of the newest snapshot by dialect and model, at most `_SHORTLISTS_MAX`; forgotten with the snapshot."""
+
+    __slots__ = ("_by_model", "_count", "_snapshot")
+
+    def __init__(self) -> None:
+        self._snapshot: RoutingSnapshot | None = None
+        self._by_model: dict[str, dict[DialectName | None, Shortlist]] = {}
+        self._count = 0
+
+    def of(self, snapshot: RoutingSnapshot, ask: Ask) -> Shortlist:
+        """Return the shortlist for `ask` in `snapshot`."""
+        if snapshot is not self._snapshot or self._count >= _SHORTLISTS_MAX:
+            self._snapshot = snapshot
+            self._by_model.clear()
+            self._count = 0
+        by_dialect = self._by_model.get(ask.model)
+        found = by_dialect.get(ask.dialect) if by_dialect else None
+        if found is None:
+            found = Shortlist(snapshot, ask)
+            if len(ask.model) <= _MODEL_CHARS_MAX:
+                self._by_model.setdefault(ask.model, {})[ask.dialect] = found
+                self._count += 1
+        return found
+
+
+def is_serving(target: Target) -> bool:
+    """Whether the backend's condition lets it serve."""
+    return target.state.condition in _SERVING
+
+
+def speaks(target: Target, dialect: DialectName | None) -> bool:
+    """Whether the backend is known to speak `dialect`; None asks for none in particular."""
+    return dialect is None or dialect in target.state.dialects
+
+
+def own_name(target: Target, model: str) -> str | None:
+    """Return what the backend calls the client's `model`, None when it does not serve it. An unknown list serves any."""
+    if not model:
+        return ""
+    tag = _tag(target)
+    wanted = model.removesuffix(tag)
+    own = next((own for public, own in target.backend.models if public.removesuffix(tag) == wanted), model)
+    models = target.state.models
+    if models is None:
+        return own
+    listed = own.removesuffix(tag)
+    return own if any(one.name.removesuffix(tag) == listed for one in models) else None
+
+
+def client_models_of(target: Target) -> Iterator[tuple[str, Model]]:
+    """Yield the pairs (client's name, model) of one backend: mapped models under their public names only."""
+    tag = _tag(target)
+    publics_by_own: dict[str, list[str]] = {}
+    for public, own in target.backend.models:
+        publics_by_own.setdefault(own.removesuffix(tag), []).append(public)
+    taken = {public.removesuffix(tag) for public, _ in target.backend.models}
+    for model in target.state.models or ():
+        name = model.name.removesuffix(tag)
+        if name in publics_by_own:
+            for public in publics_by_own[name]:
+                yield public, model
+        elif name not in taken:
+            # A name that the operator gave to another model of this backend leads there, not here.
+            yield model.name, model
+
+
+def _tag(target: Target) -> str:
+    # Ollama takes a name with and without ":latest" for the same model; removesuffix("") changes nothing.
+    return _ANY_TAG if target.state.engine is EngineKind.OLLAMA else ""
