@@ -1,0 +1,230 @@
+"""Decide, for one client request, what to do next: an attempt, a wait, or an honest end.
+
+Called by dataplane.relay with what happened and when; answers with one command. Pure: it reads the snapshot and the tally it
+is handed and never opens, sends or sleeps. It does not choose among backends (core.balancer) and knows no bytes.
+"""
+
+from dataclasses import dataclass
+
+from understudy.core.ask import Ask
+from understudy.core.balancer import Choice, NoChoice, pick
+from understudy.core.retry import RetryBudget
+from understudy.core.snapshot import Condition, RoutingSnapshot
+from understudy.core.tally import Tally
+from understudy.errors import MEANING, Again, Failure, FailureKind
+
+# Nothing of the request reached the backend, so trying it again costs it nothing; while there is no other backend it is
+# asked again at this pace until `hold` is over (a restart of the only backend takes seconds).
+RECONNECT_INTERVAL_S = 0.2
+
+# A request that broke this many backends after they had all of it is not given to another one (poison).
+BROKEN_MAX = 2
+
+# What a client is told to wait where waiting helps and no backend named a time.
+RETRY_AFTER_S = 1.0
+
+UNREACHED = frozenset(
+    {
+        FailureKind.REFUSED,
+        FailureKind.UNREACHABLE,
+        FailureKind.CONNECT_TIMEOUT,
+        FailureKind.NAME_UNRESOLVED,
+        FailureKind.TLS_FAILED,
+    }
+)
+UNHURT = frozenset({FailureKind.BUSY, FailureKind.LOADING})
+FREE = UNREACHED | UNHURT | {FailureKind.MODEL_MISSING, FailureKind.UNSUPPORTED}
+BREAKING = frozenset({FailureKind.LOST_BEFORE_HEAD, FailureKind.BODY_CUT})
+PASSED_ON = frozenset({FailureKind.MODEL_MISSING, FailureKind.UNSUPPORTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Send the request to `choice`; `is_fresh`: on a new connection, not on a pooled one."""
+
+    choice: Choice
+    is_fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be done now: ask again when something changes, at the latest at `until_s` (loop time)."""
+
+    until_s: float
+    kind: FailureKind
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Give the client an error. `retry_after_s` 0: waiting does not help.
+
+    `is_passed_on`: the last backend's own answer says it best and is handed to the client as it came.
+    """
+
+    kind: FailureKind
+    status: int
+    retry_after_s: float = 0.0
+    is_passed_on: bool = False
+
+
+Command = Attempt | Wait | Abort
+
+
+class Exchange:
+    """One client request as a state machine: `begin`, then `on_failure` and `on_wake` until it is answered or aborted.
+
+    Once `on_commit` was called every failure is an Abort: the client has received a part.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_budget",
+        "_choice",
+        "_hold_until_s",
+        "_is_committed",
+        "_is_last_chance",
+        "_last_resort_is_spent",
+        "_owes_budget",
+        "_tried",
+        "ask",
+        "attempts",
+        "failures",
+    )
+
+    def __init__(self, ask: Ask, budget: RetryBudget) -> None:
+        self.ask = ask
+        self.attempts = 0
+        self.failures: list[Failure] = []
+        self._budget = budget
+        self._choice: Choice | None = None
+        self._tried: dict[str, float] = {}  # backend -> when it failed (loop time)
+        self._hold_until_s = 0.0
+        self._broken = 0
+        self._is_committed = False
+        self._is_last_chance = False
+        self._last_resort_is_spent = False
+        self._owes_budget = False
+
+    def begin(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        """Return the first command; counts the exchange in the retry budget."""
+        self._budget.on_exchange(now_s)
+        choice = pick(snapshot, tally, self.ask, tried=(), now_s=now_s)
+        if isinstance(choice, Choice):
+            return self._attempt(choice, is_fresh=not self.ask.is_generating)
+        return self._without_choice(choice, snapshot, tally, now_s)
+
+    def on_commit(self) -> None:
+        """Note that the client has received the first part of its answer."""
+        self._is_committed = True
+
+    def on_failure(self, failure: Failure, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        """Return what follows after the running attempt failed."""
+        again = failure.meaning.again
+        if again is Again.SAME_BACKEND and not self._is_committed and self._choice is not None:
+            # The attempt never reached an engine, so it is taken back and repeated (RFC 9110, 9.2.2).
+            self.attempts -= 1
+            return self._attempt(self._choice, is_fresh=True)
+        self.failures.append(failure)
+        if self._is_final(failure, again, snapshot.plan.failover.tries):
+            return self._abort(failure.kind)
+        self._tried[failure.backend] = now_s
+        self._owes_budget = failure.was_sent and failure.kind not in FREE
+        self._is_last_chance = self._is_last_chance or again is Again.ONCE_ELSEWHERE
+        return self._next(snapshot, tally, now_s)
+
+    def on_wake(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        """Return what follows after a wait: something changed, or its time is over."""
+        return self._next(snapshot, tally, now_s)
+
+    def _is_final(self, failure: Failure, again: Again, tries: int) -> bool:
+        if self._is_committed or again is Again.NEVER or self._is_last_chance:
+            return True
+        if failure.was_sent and not self.ask.is_generating:
+            return True
+        if failure.was_sent and failure.kind in BREAKING:
+            self._broken += 1
+        return self._broken >= BROKEN_MAX or 0 < tries <= self.attempts
+
+    def _next(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        choice = pick(snapshot, tally, self.ask, tried=self._still_tried(snapshot, tally, now_s), now_s=now_s)
+        if isinstance(choice, NoChoice):
+            return self._without_choice(choice, snapshot, tally, now_s)
+        if self._owes_budget:
+            if not self._budget.try_spend(now_s):
+                return self._wait(self._budget.until_s(now_s), self.failures[-1].kind, snapshot, now_s)
+            self._owes_budget = False
+        return self._attempt(choice, is_fresh=not self.ask.is_generating)
+
+    def _still_tried(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> tuple[str, ...]:
+        """Return the backends that had their chance; one that came back since, or has rested, gets another."""
+        if not self._tried:
+            return ()
+        since_s = {target.backend.name: target.state.since_at_s for target in snapshot.targets}
+        last = {failure.backend: failure.kind for failure in self.failures}
+        still = []
+        for name, failed_at_s in self._tried.items():
+            if since_s.get(name, 0.0) > failed_at_s:
+                continue
+            if last.get(name) in UNREACHED and now_s >= failed_at_s + RECONNECT_INTERVAL_S:
+                continue
+            if last.get(name) in UNHURT and now_s >= max(tally.of(name).rest_until_s, failed_at_s + RECONNECT_INTERVAL_S):
+                continue
+            still.append(name)
+        return tuple(still)
+
+    def _without_choice(self, none: NoChoice, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        if none.kind in (FailureKind.MODEL_UNKNOWN, FailureKind.DIALECT_UNSPOKEN):
+            return self._abort(none.kind)
+        if any(failure.kind not in FREE for failure in self.failures):
+            return self._abort(self.failures[-1].kind)
+        if self.failures and all(failure.kind in PASSED_ON for failure in self.failures):
+            return self._abort(self.failures[-1].kind)
+        until_s = none.until_s
+        if self._tried:
+            soonest_s = min(self._tried.values()) + RECONNECT_INTERVAL_S
+            until_s = min(until_s, soonest_s) if until_s else soonest_s
+        return (
+            self._wait(until_s, none.kind, snapshot, now_s)
+            if self._may_hold(snapshot, now_s)
+            else self._last_resort(none, snapshot, tally, now_s)
+        )
+
+    def _may_hold(self, snapshot: RoutingSnapshot, now_s: float) -> bool:
+        if not self._hold_until_s:
+            self._hold_until_s = now_s + snapshot.plan.failover.hold_s
+        return now_s < self._hold_until_s
+
+    def _wait(self, until_s: float, kind: FailureKind, snapshot: RoutingSnapshot, now_s: float) -> Command:
+        if not self._may_hold(snapshot, now_s):
+            return self._abort(kind)
+        return Wait(min(until_s, self._hold_until_s) if until_s > now_s else self._hold_until_s, kind)
+
+    def _last_resort(self, none: NoChoice, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        """After `hold` the least bad backend is still tried once, rather than refusing without having looked."""
+        if none.kind is FailureKind.NONE_USABLE and not self.failures and not self._last_resort_is_spent:
+            self._last_resort_is_spent = True
+            choice = pick(snapshot, tally, self.ask, tried=(), now_s=now_s, is_last_resort=True)
+            if isinstance(choice, Choice):
+                return self._attempt(choice, is_fresh=True)
+        if {failure.kind for failure in self.failures} <= UNREACHED and not _has_one_up(snapshot):
+            return Abort(FailureKind.NONE_USABLE, 503, RETRY_AFTER_S)
+        return self._abort(self.failures[-1].kind if self.failures else none.kind)
+
+    def _attempt(self, choice: Choice, *, is_fresh: bool) -> Attempt:
+        self._choice = choice
+        self.attempts += 1
+        return Attempt(choice, is_fresh=is_fresh)
+
+    def _abort(self, kind: FailureKind) -> Abort:
+        """Word the end: what all attempts had in common, else what became of the last one."""
+        kinds = {failure.kind for failure in self.failures}
+        last = self.failures[-1] if self.failures else Failure(kind)
+        if kinds and kinds <= UNHURT:
+            retry_after_s = max(RETRY_AFTER_S, *(failure.retry_after_s for failure in self.failures))
+            return Abort(kind, 429 if last.status == 429 else 503, retry_after_s)
+        status = MEANING[kind].status
+        return Abort(kind, status, RETRY_AFTER_S if status == 503 else 0.0, is_passed_on=kind in PASSED_ON and last.kind is kind)
+
+
+def _has_one_up(snapshot: RoutingSnapshot) -> bool:
+    return any(target.state.condition in (Condition.UP, Condition.WARMING) for target in snapshot.targets)

@@ -1,0 +1,212 @@
+"""What routing knows: the operator's plan and every backend's state in one frozen value, swapped whole.
+
+Built by config.compile (the plan) and controlplane.publisher (the snapshot, its only writer), read by core.balancer,
+dataplane, admin and telemetry. Holds only str, int, float, bool, None, tuples and frozen dataclasses of them, so that a
+snapshot can be sent to another process.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from understudy.core.ask import DialectName
+
+
+class EngineKind(StrEnum):
+    """The software that a backend runs; AUTO until a probe has told."""
+
+    AUTO = "auto"
+    OLLAMA = "ollama"
+    VLLM = "vllm"
+    LLAMACPP = "llamacpp"
+    SGLANG = "sglang"
+    OPENAI = "openai"
+
+
+class Role(StrEnum):
+    """A backup is used when no primary can be."""
+
+    PRIMARY = "primary"
+    BACKUP = "backup"
+
+
+class Condition(StrEnum):
+    """What we believe of a backend."""
+
+    UNKNOWN = "unknown"
+    DOWN = "down"
+    WARMING = "warming"
+    UP = "up"
+
+
+class Duty(StrEnum):
+    """What the operator wants of a backend."""
+
+    READY = "ready"
+    DRAINING = "draining"
+    MAINTENANCE = "maintenance"
+
+
+class Balance(StrEnum):
+    """How a backend is chosen among equals."""
+
+    ORDERED = "ordered"
+    ROUND_ROBIN = "round_robin"
+    LEAST_IN_FLIGHT = "least_in_flight"
+    FASTEST = "fastest"
+    SESSION = "session"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a backend listens. `scheme` is "http" or "https"; `prefix` is a path without a trailing slash, or ""."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str = ""
+
+    @property
+    def authority(self) -> str:
+        """HOST:PORT as a Host field writes it; an IPv6 host in brackets (RFC 3986, 3.2.2)."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRules:
+    """When a backend counts as down, up or ejected. Durations in seconds; see docs/configuration.md, health."""
+
+    interval_s: float = 5.0
+    timeout_s: float = 3.0
+    rise: int = 2
+    fall: int = 3
+    max_fails: int = 3
+    fail_timeout_s: float = 10.0
+    slow_start_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Bounds of one attempt and one exchange in seconds; 0 means none (only `total_s` may be 0)."""
+
+    connect_s: float = 2.0
+    first_token_s: float = 120.0
+    stall_s: float = 30.0
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverRules:
+    """How often and how long to try. `tries` 0: every usable backend once; `budget` is a share, 0.2 for 20 %."""
+
+    tries: int = 0
+    budget: float = 0.2
+    hold_s: float = 5.0
+    body_bytes_max: int = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on everything a client can make grow; each is a key under `limits`."""
+
+    head_bytes_max: int = 32 * 1024
+    fields_max: int = 100
+    target_bytes_max: int = 8 * 1024
+    head_timeout_s: float = 30.0
+    body_timeout_s: float = 60.0
+    idle_timeout_s: float = 75.0
+    write_idle_s: float = 60.0
+    connections_max: int = 10_000
+    waiting_max: int = 1_000
+    drain_s_max: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One backend as the file describes it.
+
+    `models` are (what clients call it, what this backend calls it); `api_key` is sent as a bearer token, "" sends what the
+    client sent. Its repr leaves the key out.
+    """
+
+    name: str
+    address: Address
+    engine: EngineKind = EngineKind.AUTO
+    role: Role = Role.PRIMARY
+    weight: int = 1
+    in_flight_max: int = 0
+    models: tuple[tuple[str, str], ...] = ()
+    api_key: str = field(default="", repr=False)
+    health: HealthRules = HealthRules()
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingPlan:
+    """Everything of the file that exchanges and probes depend on. `backends` stand in order of preference."""
+
+    backends: tuple[Backend, ...]
+    balance: Balance = Balance.ORDERED
+    timeouts: Timeouts = Timeouts()
+    failover: FailoverRules = FailoverRules()
+    limits: Limits = Limits()
+    allow_admin_paths: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model as a backend lists it, under the backend's own name.
+
+    The entries are JSON texts as that backend wrote them, "" where it has no such list: `openai_entry` of /v1/models,
+    `tags_entry` of /api/tags, `ps_entry` of /api/ps (present only while loaded).
+    """
+
+    name: str
+    openai_entry: str = ""
+    tags_entry: str = ""
+    ps_entry: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """What is known of a backend now.
+
+    `models` is None while its list is unknown (it may serve anything), () when it lists nothing. `since_at_s` is the loop time at
+    which `condition` began; `reason` says in words why it is so. `dialects` is () while the engine is unknown. `is_refusing`:
+    the last probe found the listener closed, so streams that are silent will stay silent.
+    """
+
+    condition: Condition = Condition.UNKNOWN
+    duty: Duty = Duty.READY
+    engine: EngineKind = EngineKind.AUTO
+    version: str = ""
+    dialects: tuple[DialectName, ...] = ()
+    models: tuple[Model, ...] | None = None
+    since_at_s: float = 0.0
+    reason: str = ""
+    is_refusing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A backend with its state: what the balancer chooses from and what `understudy status` shows."""
+
+    backend: Backend
+    state: BackendState
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSnapshot:
+    """One consistent view. `generation` grows by one with every swap; `targets` stand in the plan's order."""
+
+    generation: int
+    plan: RoutingPlan
+    targets: tuple[Target, ...]
+
+
+class Published:
+    """The one swap point: `current` is assigned by controlplane.publisher only and read once per decision."""
+
+    __slots__ = ("current",)
+
+    def __init__(self, snapshot: RoutingSnapshot) -> None:
+        self.current = snapshot

@@ -1,0 +1,321 @@
+"""Build every object of the daemon, wire them, start and stop them in order; the only place that does.
+
+Called by cli.serve. Holds the wiring: publisher to relay, relay to publisher and log, signals to reload and stop, and the operator's
+view that the admin port shows. Decides nothing and moves no bytes.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from understudy import __version__
+from understudy.admin.api import Operator, make_app
+from understudy.admin.feed import EventFeed, Subscription
+from understudy.admin.guard import Guard
+from understudy.admin.port import AdminPort
+from understudy.config.compile import compile_plan
+from understudy.config.load import NO_OVERRIDES, Overrides
+from understudy.config.reload import Reloader, ReloadResult
+from understudy.config.schema import Settings
+from understudy.controlplane.prober import Prober
+from understudy.controlplane.publisher import Publisher, first_snapshot
+from understudy.core.record import ExchangeRecord
+from understudy.core.snapshot import Condition, Duty, Published, RoutingSnapshot
+from understudy.core.status import backends_status
+from understudy.core.tally import Tally
+from understudy.dataplane.listener import Listener, address_of, bind, raise_descriptor_limit
+from understudy.dataplane.pool import Pool
+from understudy.dataplane.relay import Relay
+from understudy.dataplane.resolver import Resolver
+from understudy.errors import FailureKind
+from understudy.telemetry import logs
+from understudy.telemetry.metrics import Metrics, Moment
+
+# Before clients are let in the first probes get this long: enough for backends that are up, short for those that are not.
+FIRST_PROBES_S_MAX = 0.5
+TICK_S = 0.5
+DRAIN_LOOK_S = 0.05
+
+
+class Daemon(Operator):
+    """Everything that lives as long as the process."""
+
+    def __init__(
+        self, settings: Settings, source: Path | None, env: Mapping[str, str], overrides: Overrides, log: logs.Log
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        plan = compile_plan(settings)
+        self.log = log
+        self._source = source
+        self._clock = loop.time
+        self._started_at_s = loop.time()
+        self._settings = settings
+        self._is_stopping = asyncio.Event()
+        self._is_cut_short = asyncio.Event()
+        self._is_usable: bool | None = None
+        self._addresses: list[str] = []
+        self._last_reload_at: float = 0.0
+        self.feed = EventFeed()
+        self.metrics_kept = Metrics()
+        self.tally = Tally()
+        self.published = Published(first_snapshot(plan, loop.time()))
+        self.publisher = Publisher(self.published, loop.time, self._on_change, self.tell)
+        self.prober = Prober(self.published, self.publisher, loop.time, Random().random)  # noqa: S311  # jitter is no secret
+        self.pool = Pool(Resolver(self.tell))
+        self.relay = Relay(self.published, self.tally, self.pool, self, secrets.token_hex(4))
+        self.relay.connections_max = raise_descriptor_limit()
+        self.reloader = Reloader(source, env, settings, self._offer, self.tell, overrides=overrides)
+        self.listener: Listener | None = None
+        self.admin: AdminPort | None = None
+
+    # --- life
+
+    async def serve(self, public: list[socket.socket], admin: socket.socket) -> None:
+        """Run until told to stop."""
+        settings = self._settings
+        self._addresses = [address_of(sock) for sock in public]
+        self.listener = Listener(self.relay, public)
+        self.admin = AdminPort(make_app(self, Guard(settings.admin.token, settings.admin.listen.host)))
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(self.prober.run(), name="prober"),
+                tasks.create_task(self.reloader.watch(), name="reloader"),
+                tasks.create_task(self._tick(), name="tick"),
+            ]
+            await self.admin.start(admin)
+            await self._first_probes()
+            await self.listener.start()
+            self._catch_signals()
+            self.log.tell(
+                "daemon.started",
+                version=__version__,
+                listen=self._addresses,
+                admin=address_of(admin),
+                file=str(self._source) if self._source else None,
+                backends=[backend.name for backend in settings.backends],
+                pid=os.getpid(),
+                connections_max=min(
+                    self.relay.connections_max or settings.limits.connections_max, settings.limits.connections_max
+                ),
+            )
+            await self._is_stopping.wait()
+            await self._drain()
+            for task in background:
+                task.cancel()
+        self.relay.stop()
+        self.feed.end()
+        await self.admin.stop()
+        # Closed connections get one turn of the loop to be gone.
+        await asyncio.sleep(0)
+        self.log.tell("daemon.stopped", uptime_s=round(self._clock() - self._started_at_s, 3))
+
+    async def _first_probes(self) -> None:
+        """Wait until every backend was probed once, at most `FIRST_PROBES_S_MAX`."""
+        deadline_s = self._clock() + FIRST_PROBES_S_MAX
+        while self._clock() < deadline_s:
+            if all(target.state.condition is not Condition.UNKNOWN for target in self.published.current.targets):
+                return
+            await asyncio.sleep(0.005)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.publisher.tick()
+
+    async def _drain(self) -> None:
+        """Refuse new connections, let running exchanges finish within the bound."""
+        bound_s = self.relay.limits.drain_s_max
+        self.log.tell("daemon.stopping", running=len(self.relay.running), drain_s_max=bound_s)
+        if self.listener is not None:
+            self.listener.stop()
+        self.relay.stop_taking()
+        deadline_s = self._clock() + bound_s
+        while self.relay.running and self._clock() < deadline_s and not self._is_cut_short.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_cut_short.wait(), DRAIN_LOOK_S)
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reload, "SIGHUP")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+    def stop(self) -> None:
+        """Begin to stop; called again, stop at once."""
+        if self._is_stopping.is_set():
+            self._is_cut_short.set()
+        self._is_stopping.set()
+
+    # --- the wiring between the rooms
+
+    def _on_change(self, snapshot: RoutingSnapshot) -> None:
+        """A new snapshot is current."""
+        self.relay.on_published(snapshot)
+        is_usable = self._has_usable(snapshot)
+        if is_usable != self._is_usable and not self._is_starting(snapshot):
+            if self._is_usable is not None or not is_usable:
+                self.tell("pool.recovered" if is_usable else "pool.became_empty", {"backends": len(snapshot.targets)})
+            self._is_usable = is_usable
+
+    def _offer(self, settings: Settings) -> None:
+        """Put reloaded settings into force."""
+        self._settings = settings
+        for name in self.publisher.set_plan(compile_plan(settings)):
+            self.tally.renew(name)
+        self.metrics_kept.retain({backend.name for backend in settings.backends})
+        self.prober.on_plan_change()
+
+    def _reload(self, trigger: str) -> ReloadResult:
+        return self.reloader.reload(trigger)
+
+    def observe(self, name: str, kind: FailureKind | None) -> None:
+        """Hear from the relay what traffic has shown of a backend."""
+        if self.publisher.on_traffic(name, kind):
+            self.prober.probe_soon(name)
+
+    def finished(self, record: ExchangeRecord) -> None:
+        """Hear from the relay that an exchange is over."""
+        self.metrics_kept.on_exchange(record)
+        self.log.exchange_line(record)
+        self.feed.tell_exchange(record)
+
+    def tell(self, event: str, fields: dict[str, object]) -> None:
+        """Write an event to the log and to whoever listens on the admin port."""
+        if event in ("config.reloaded", "config.refused"):
+            self.metrics_kept.on_reload(is_accepted=event == "config.reloaded")
+            self._last_reload_at = time.time()
+        self.log.tell(event, **fields)
+        self.feed.tell(event, fields)
+
+    def report(self, error: BaseException, request_id: str) -> None:
+        """Hear from the relay that our own code raised."""
+        self.log.error("exchange.failed_internally", request_id=request_id, exc_info=error)
+
+    # --- the operator's view
+
+    def status(self) -> dict[str, Any]:
+        """Return what `understudy status` shows; durations in seconds."""
+        snapshot, now_s = self.published.current, self._clock()
+        last = self.reloader.last
+        return {
+            "version": __version__,
+            "uptime_s": round(now_s - self._started_at_s, 3),
+            "generation": snapshot.generation,
+            "ready": self.is_ready()[0],
+            "stopping": self._is_stopping.is_set(),
+            "listen": self._addresses,
+            "file": str(self._source) if self._source else None,
+            "balance": str(snapshot.plan.balance),
+            "running": len(self.relay.running),
+            "waiting": len(self.relay.line),
+            "connections": len(self.relay.connections),
+            "reload": None
+            if last is None
+            else {
+                "ok": last.ok,
+                "at": self._last_reload_at,
+                "changed": list(last.changed),
+                "needs_restart": list(last.needs_restart),
+                "mistakes": [str(mistake) for mistake in last.mistakes],
+            },
+            "backends": backends_status(snapshot, self.tally, now_s),
+        }
+
+    def is_ready(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether requests can be answered, and why not."""
+        snapshot = self.published.current
+        usable = [target.backend.name for target in snapshot.targets if _is_usable(target.state.condition, target.state.duty)]
+        is_stopping = self._is_stopping.is_set()
+        return bool(usable) and not is_stopping, {"usable": usable, "stopping": is_stopping, "backends": len(snapshot.targets)}
+
+    def metrics(self) -> bytes:
+        """Return the metrics as Prometheus text."""
+        moment = Moment(
+            self.published.current,
+            self.tally,
+            self._clock(),
+            waiting=len(self.relay.line),
+            connections=len(self.relay.connections),
+            log_lines_dropped=self.log.dropped_total,
+        )
+        return self.metrics_kept.render(moment)
+
+    async def reload(self) -> ReloadResult:
+        """Read the file again."""
+        return self._reload("admin")
+
+    def set_duty(self, name: str, duty: Duty) -> bool:
+        """Take an operator's word on one backend; False when there is none of that name."""
+        is_known = self.publisher.set_duty(name, duty)
+        if is_known and duty is Duty.READY:
+            self.prober.probe_soon(name)
+        return is_known
+
+    def subscribe(self) -> Subscription | None:
+        """Begin to listen to events; None when too many do."""
+        return self.feed.subscribe()
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop to listen."""
+        self.feed.unsubscribe(subscription)
+
+    def _has_usable(self, snapshot: RoutingSnapshot) -> bool:
+        return any(_is_usable(target.state.condition, target.state.duty) for target in snapshot.targets)
+
+    def _is_starting(self, snapshot: RoutingSnapshot) -> bool:
+        return self._is_usable is None and any(target.state.condition is Condition.UNKNOWN for target in snapshot.targets)
+
+
+def _is_usable(condition: Condition, duty: Duty) -> bool:
+    return condition in (Condition.UP, Condition.WARMING) and duty is Duty.READY
+
+
+async def run(settings: Settings, *, source: Path | None, env: Mapping[str, str], overrides: Overrides = NO_OVERRIDES) -> int:
+    """Run the daemon until a signal stops it. Returns 0; raises OSError when an address cannot be had."""
+    public: list[socket.socket] = []
+    admin: socket.socket | None = None
+    log: logs.Log | None = None
+    try:
+        public += [_bind(address.host, address.port, address.path) for address in settings.listen]
+        admin = _bind(settings.admin.listen.host, settings.admin.listen.port, settings.admin.listen.path)
+        log = logs.configure(settings.log.format, settings.log.level)
+        log.adopt_libraries()
+        log.tell("config.loaded", file=str(source) if source else None, backends=len(settings.backends))
+        daemon = Daemon(settings, source, env, overrides, log)
+        asyncio.get_running_loop().set_exception_handler(_Reporter(log).report)
+        await daemon.serve(public, admin)
+    finally:
+        for sock in (*public, *([admin] if admin else [])):
+            sock.close()
+        if log is not None:
+            log.close()
+    return 0
+
+
+def _bind(host: str, port: int, path: str) -> socket.socket:
+    try:
+        return bind(host, port, path)
+    except OSError as error:
+        where = f"unix:{path}" if path else f"{host}:{port}"
+        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+class _Reporter:
+    """Writes what the event loop could not hand to anybody: our own mistakes outside of an exchange."""
+
+    def __init__(self, log: logs.Log) -> None:
+        self._log = log
+
+    def report(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Write one event with the traceback."""
+        self._log.error(
+            "exchange.failed_internally", request_id="", message=context.get("message", ""), exc_info=context.get("exception")
+        )

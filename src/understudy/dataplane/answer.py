@@ -1,0 +1,357 @@
+"""One backend's answer on its way to the client: hold it back until its first content, then pass every piece on at once.
+
+Bound to an upstream connection for one attempt by dataplane.relayed. Until the commit nothing has reached the client and the attempt
+can be replaced; afterwards the bytes go through as they came, whole events at a time, and only a cheap search looks at them.
+Never chooses a backend: what the answer means is told to its exchange.
+"""
+
+from collections import deque
+from enum import IntEnum
+from typing import TYPE_CHECKING, Protocol
+
+from understudy import engines
+from understudy.core.balancer import Choice
+from understudy.dataplane.heads import ResponseHead, status_line
+from understudy.dialects.contract import Ending, Mark, StreamKind
+from understudy.dialects.framing import whole_until
+from understudy.errors import FailureKind
+
+if TYPE_CHECKING:
+    from understudy.dataplane.relayed import RelayedExchange
+
+# What is kept of an answer before its first content, and of an error's body. An answer that is longer is passed on.
+HELD_BYTES_MAX = 256 * 1024
+ERROR_BYTES_MAX = 64 * 1024
+# A part of an event is held back until the rest has come, up to this size.
+PARTIAL_BYTES_MAX = 64 * 1024
+# The last pieces, which tell at the end whether the answer was finished.
+TAIL_PIECES = 12
+TAIL_PIECE_BYTES_MAX = 4 * 1024
+COPY_BYTES_MAX = 16 * 1024
+
+EVENT_STREAM_FIELDS = {
+    b"cache-control": b"Cache-Control: no-cache\r\n",
+    # A proxy in front of this one must not hold tokens back (nginx, ngx_http_proxy_module, X-Accel-Buffering).
+    b"x-accel-buffering": b"X-Accel-Buffering: no\r\n",
+}
+
+
+class Mode(IntEnum):
+    """What is being done with the body."""
+
+    AWAITING_HEAD = 0
+    HOLDING_EVENTS = 1
+    HOLDING_BODY = 2
+    HOLDING_ERROR = 3
+    PASSING_EVENTS = 4
+    PASSING_BODY = 5
+    OVER = 6
+
+
+class Carrying(Protocol):
+    """The connection that carries the answer."""
+
+    def pause(self) -> None:
+        """Stop reading."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def close(self) -> None:
+        """Close at once."""
+
+
+class Answer:
+    """One attempt's answer. `progress_at_s` is when it last moved (loop time), `is_begun` whether content has come, `kind` how its
+    events are told apart (None: it is no stream of events)."""
+
+    __slots__ = (
+        "_bytes",
+        "_delimiter",
+        "_exchange",
+        "_head",
+        "_held",
+        "_is_chunked",
+        "_mode",
+        "_partial",
+        "_reader",
+        "_tail",
+        "choice",
+        "connection",
+        "is_begun",
+        "kind",
+        "progress_at_s",
+    )
+
+    def __init__(self, exchange: "RelayedExchange", choice: Choice, now_s: float) -> None:
+        self.choice = choice
+        self.connection: Carrying | None = None
+        self.progress_at_s = now_s
+        self.is_begun = False
+        self._exchange = exchange
+        self._mode = Mode.AWAITING_HEAD
+        self._head: ResponseHead | None = None
+        self._held: list[bytes] = []
+        self._bytes = 0
+        self.kind: StreamKind | None = None
+        self._reader: object = None
+        self._delimiter = b""
+        self._is_chunked = False
+        self._partial = b""
+        self._tail: deque[bytes] = deque(maxlen=TAIL_PIECES)
+
+    # --- from the connection
+
+    def on_interim(self, status: int) -> None:
+        """Pass a 1xx on, but for 100, which we have answered ourselves (RFC 9110, 15.2)."""
+        if status != 100:
+            self._exchange.write_interim(status)
+
+    def on_head(self, head: ResponseHead, *, has_body: bool) -> None:
+        """Decide what to do with the body; a request that is not generating is committed at once."""
+        self._head = head
+        exchange = self._exchange
+        if not exchange.ask.is_generating:
+            self._commit(has_body=has_body)
+            self._mode = Mode.PASSING_BODY
+        elif not 200 <= head.status < 300:
+            self._mode = Mode.HOLDING_ERROR
+        else:
+            dialect = exchange.dialect
+            if has_body and dialect is not None and not head.content_encoding:
+                self.kind = dialect.stream_kind(head.content_type)
+            if self.kind is not None and dialect is not None:
+                self._delimiter = b"\n\n" if self.kind is StreamKind.SSE else b"\n"
+                self._reader = dialect.reader(exchange.ask.path, self.kind)
+                self._mode = Mode.HOLDING_EVENTS
+            else:
+                self._mode = Mode.HOLDING_BODY
+
+    def on_body(self, data: bytes) -> None:
+        """Take the next bytes. The hot path: one call a chunk, no await, no event object."""
+        if self._mode != Mode.PASSING_EVENTS:
+            self._take_early(data)
+            return
+        if self._partial or not data.endswith(self._delimiter):
+            data = self._whole_events(data)
+            if not data:
+                return
+        # A comment (a colon first) keeps a connection open but is no progress (engines.md, 2.1).
+        if data[0] != 58:
+            self.progress_at_s = self._exchange.now_s()
+        if b'"error"' in data and self._stops_at_error(data):
+            return
+        self._tail.append(data[-TAIL_PIECE_BYTES_MAX:])
+        self._pass(data)
+
+    def on_end(self) -> None:
+        """The body is complete: whether the answer is, its dialect's terminator tells."""
+        mode, self._mode = self._mode, Mode.OVER
+        exchange = self._exchange
+        if mode is Mode.PASSING_EVENTS:
+            self._end_events(FailureKind.UNFINISHED)
+        elif mode is Mode.PASSING_BODY:
+            self._finish()
+        elif mode is Mode.HOLDING_BODY:
+            self._commit_whole()
+            self._finish()
+        elif mode is Mode.HOLDING_ERROR:
+            self._end_error()
+        elif mode is Mode.HOLDING_EVENTS:
+            exchange.on_attempt_failed(FailureKind.UNFINISHED)
+
+    def on_broken(self, kind: FailureKind) -> None:
+        """The connection cannot complete the answer."""
+        mode, self._mode = self._mode, Mode.OVER
+        if mode is Mode.PASSING_EVENTS:
+            self._end_events(kind)
+        elif mode is not Mode.OVER:
+            self._exchange.on_attempt_failed(kind)
+
+    def on_exception(self, error: BaseException) -> None:
+        """Our own code raised."""
+        self._mode = Mode.OVER
+        self._exchange.on_exception(error)
+
+    def on_upstream_full(self) -> None:
+        """The request is still on its way; the first content's deadline covers it."""
+
+    def detach(self) -> None:
+        """Take no more bytes: the attempt is over."""
+        self._mode = Mode.OVER
+
+    def pass_last(self, event: bytes) -> None:
+        """Write one event of our own, after which nothing follows: no last chunk, so that the cut is seen either way."""
+        self._pass(event)
+
+    # --- before the commit
+
+    def _take_early(self, data: bytes) -> None:
+        mode = self._mode
+        if mode is Mode.PASSING_BODY:
+            self.progress_at_s = self._exchange.now_s()
+            self._pass(data)
+        elif mode is Mode.HOLDING_EVENTS:
+            self._hold_events(data)
+        elif mode is not Mode.OVER:
+            self.is_begun = True
+            self.progress_at_s = self._exchange.now_s()
+            self._held.append(data)
+            self._bytes += len(data)
+            if mode is Mode.HOLDING_ERROR and self._bytes > ERROR_BYTES_MAX:
+                self._mode = Mode.OVER
+                self._end_error()
+            elif mode is Mode.HOLDING_BODY and self._bytes > HELD_BYTES_MAX:
+                self._mode = Mode.PASSING_BODY
+                self._commit(has_body=True)
+                self._pass(self._take_held())
+
+    def _hold_events(self, data: bytes) -> None:
+        self._held.append(data)
+        self._bytes += len(data)
+        for mark in self._reader.feed(data):  # type: ignore[attr-defined]  # a StreamReader while events are held
+            if mark is Mark.ERROR:
+                self._mode = Mode.OVER
+                self._exchange.on_attempt_failed(FailureKind.ERROR_EVENT)
+                return
+            if mark is Mark.CONTENT or mark is Mark.FINISH:
+                break
+        else:
+            if self._bytes <= HELD_BYTES_MAX:
+                return
+        self._reader = None
+        self._mode = Mode.PASSING_EVENTS
+        self.is_begun = True
+        self.progress_at_s = self._exchange.now_s()
+        held = self._take_held()
+        self._commit(has_body=True)
+        if self._mode is Mode.PASSING_EVENTS and self._exchange.is_running:
+            self.on_body(held)
+
+    def _take_held(self) -> bytes:
+        held = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        self._held = []
+        self._bytes = 0
+        return held
+
+    def _end_error(self) -> None:
+        """An answer that is no success: the client's own fault is passed on, the rest is a failure of the attempt."""
+        head = self._head
+        if head is None:
+            return
+        body = b"".join(self._held)
+        kind = engines.classify(
+            self.choice.target.state.engine, status=head.status, retry_after=head.retry_after.decode("latin-1"), body=body
+        )
+        if kind is None:
+            self._commit_whole()
+            self._finish()
+        else:
+            retry_after_s = engines.retry_after_s(head.retry_after.decode("latin-1"))
+            self._exchange.on_attempt_failed(
+                kind, status=head.status, retry_after_s=retry_after_s, answer=(head.status, head.content_type, body)
+            )
+
+    # --- commit and after
+
+    def _commit(self, *, has_body: bool, whole: bytes | None = None) -> None:
+        """Write the head; `whole` is the body where all of it is here."""
+        head, exchange = self._head, self._exchange
+        if head is None:
+            return
+        parts = [status_line(head.status), *head.lines(), exchange.own_fields()]
+        keeps_alive = exchange.keeps_alive
+        if self.kind is not None:
+            parts += [line for name, line in EVENT_STREAM_FIELDS.items() if name not in head.names]
+        if whole is not None:
+            parts.append(b"Content-Length: %d\r\n" % len(whole))
+        elif not has_body:
+            if head.content_length >= 0:
+                parts.append(b"Content-Length: %d\r\n" % head.content_length)
+        elif head.content_length >= 0 and self.kind is None:
+            parts.append(b"Content-Length: %d\r\n" % head.content_length)
+        elif exchange.is_http10:
+            keeps_alive = False
+        else:
+            self._is_chunked = True
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+        if not keeps_alive:
+            parts.append(b"Connection: close\r\n")
+        elif exchange.is_http10:
+            parts.append(b"Connection: keep-alive\r\n")
+        parts.append(b"\r\n")
+        if whole:
+            parts.append(whole)
+        exchange.on_commit(head.status, keeps_alive=keeps_alive)
+        exchange.write(b"".join(parts), len(whole) if whole else 0)
+
+    def _commit_whole(self) -> None:
+        """Write head and body in one piece. A head that announced a body which HEAD or 304 leave out keeps its length."""
+        head = self._head
+        if head is not None and not self._held and (head.status == 304 or self._exchange.is_head):
+            self._commit(has_body=False)
+        else:
+            self._commit(has_body=True, whole=self._take_held() if self._held else b"")
+
+    def _pass(self, data: bytes) -> None:
+        size = len(data)
+        if not self._is_chunked:
+            self._exchange.write(data, size)
+        elif size <= COPY_BYTES_MAX:
+            self._exchange.write(b"%x\r\n%b\r\n" % (size, data), size)
+        else:
+            self._exchange.write(b"%x\r\n" % size, 0)
+            self._exchange.write(data, size)
+            self._exchange.write(b"\r\n", 0)
+
+    def _whole_events(self, data: bytes) -> bytes:
+        """Return the events that are whole now and keep the rest, so that a break never leaves the client half an event."""
+        if self.kind is None:
+            return data
+        data = self._partial + data
+        end = whole_until(data, self.kind)
+        self._partial = data[end:]
+        if len(self._partial) > PARTIAL_BYTES_MAX:
+            self._partial = b""
+            return data
+        return data[:end]
+
+    def _stops_at_error(self, data: bytes) -> bool:
+        """Whether a look at the events finds an error: what came before it is passed on, the rest is not."""
+        exchange = self._exchange
+        dialect, kind, path = exchange.dialect, self.kind, exchange.ask.path
+        if kind is None or dialect is None or not dialect.has_error(path, kind, data):
+            return False
+        end = 0
+        while True:
+            following = data.find(self._delimiter, end) + len(self._delimiter)
+            if following < end + len(self._delimiter) or dialect.has_error(path, kind, data[end:following]):
+                break
+            end = following
+        if end:
+            self._pass(data[:end])
+        self._mode = Mode.OVER
+        exchange.on_attempt_failed(FailureKind.ERROR_EVENT)
+        return True
+
+    def _end_events(self, otherwise: FailureKind) -> None:
+        """The connection has nothing more: a finished answer is complete however it ended, any other is broken."""
+        exchange = self._exchange
+        if self._partial and otherwise is FailureKind.UNFINISHED:
+            partial, self._partial = self._partial, b""
+            if b'"error"' in partial and self._stops_at_error(partial):
+                return
+            self._tail.append(partial)
+            self._pass(partial)
+        ending = Ending.UNFINISHED
+        if exchange.dialect is not None and self.kind is not None:
+            ending = exchange.dialect.read_ending(exchange.ask.path, self.kind, b"".join(self._tail))
+        if ending is Ending.FINISHED:
+            self._finish()
+        else:
+            exchange.on_attempt_failed(FailureKind.ERROR_EVENT if ending is Ending.ERROR else otherwise)
+
+    def _finish(self) -> None:
+        if self._is_chunked:
+            self._exchange.write(b"0\r\n\r\n", 0)
+        self._exchange.on_finished()

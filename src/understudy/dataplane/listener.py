@@ -1,0 +1,112 @@
+"""Open the ports that clients connect to, accept, and stop accepting.
+
+Called by daemon with the sockets' addresses. Every accepted connection becomes a DownstreamConnection; nothing is read here.
+"""
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+import stat
+
+from understudy.dataplane.downstream import DownstreamConnection, Taker
+
+BACKLOG = 4096
+# Descriptors kept from clients: the admin port, probes, the log, and one connection to a backend for each client.
+DESCRIPTORS_RESERVED = 32
+
+
+class Listener:
+    """The public port's listening sockets, and what accepts from them."""
+
+    def __init__(self, taker: Taker, sockets: list[socket.socket]) -> None:
+        self._taker = taker
+        self._sockets = sockets
+        self._servers: list[asyncio.Server] = []
+        self._paths = [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
+
+    async def start(self) -> None:
+        """Accept connections."""
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            start = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+            self._servers.append(await start(lambda: DownstreamConnection(self._taker), sock=sock, backlog=BACKLOG))
+
+    def stop(self) -> None:
+        """Refuse new connections; those that are open go on."""
+        for server in self._servers:
+            server.close()
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+def bind(host: str, port: int, path: str = "") -> socket.socket:
+    """Return a bound stream socket for `host` and `port` (0: any free one), or for the unix socket `path`.
+
+    A unix socket that nobody listens on any more is replaced. Raises OSError when it cannot be had.
+    """
+    if path:
+        _remove_abandoned(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(path)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # [::] serves IPv4 clients, too, as operators expect of "everywhere".
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(address)
+        # Listening at once tells a port that is taken before anything else is built.
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def address_of(sock: socket.socket) -> str:
+    """Return HOST:PORT, [HOST]:PORT or unix:PATH of a bound socket."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host, port = name[0], name[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one; return how many clients fit, a connection to a backend for each."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        return 0
+    return max(1, (soft - DESCRIPTORS_RESERVED) // 2)
+
+
+def _remove_abandoned(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except OSError:
+        return
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+    except OSError:
+        return
+    finally:
+        probe.close()

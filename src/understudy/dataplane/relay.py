@@ -1,0 +1,370 @@
+"""The data plane's hub: takes whole requests, answers what needs no backend, relays the rest, keeps the deadlines.
+
+Made by daemon, which hands it the published snapshot and callbacks; connections call `take`, the control plane calls `on_published`.
+Decides nothing about backends (core.exchange) and reads no bytes of an answer (dataplane.answer).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from understudy import dialects
+from understudy.core.ask import Ask
+from understudy.core.balancer import client_models, has_alternative
+from understudy.core.exchange import Abort
+from understudy.core.record import ExchangeRecord
+from understudy.core.retry import RetryBudget
+from understudy.core.snapshot import Backend, Condition, Duty, Published, RoutingPlan, RoutingSnapshot
+from understudy.core.tally import Tally
+from understudy.dataplane.downstream import DownstreamConnection
+from understudy.dataplane.heads import Refusal, RequestHead, own_response
+from understudy.dataplane.pool import Pool
+from understudy.dataplane.relayed import RelayedExchange
+from understudy.dataplane.waiting import WaitingLine
+from understudy.dialects.contract import Dialect, Route, RouteKind
+from understudy.errors import MEANING, Failure, FailureKind
+
+# How often the deadlines of running exchanges are looked at, and those of idle connections.
+SWEEP_INTERVAL_S = 0.05
+CONNECTIONS_INTERVAL_S = 1.0
+JSON = b"application/json"
+
+
+class Listener(Protocol):
+    """Who hears what the data plane has seen; implemented by daemon."""
+
+    def observe(self, name: str, kind: FailureKind | None) -> None:
+        """Traffic has shown something of a backend: a failure, or None for a success."""
+
+    def finished(self, record: ExchangeRecord) -> None:
+        """An exchange is over: the log line and the metrics."""
+
+    def tell(self, event: str, fields: dict[str, object]) -> None:
+        """Something an operator must know."""
+
+    def report(self, error: BaseException, request_id: str) -> None:
+        """Our own code raised."""
+
+
+class Relay:
+    """Every running exchange, every client connection, and what they share."""
+
+    def __init__(self, published: Published, tally: Tally, pool: Pool, listener: Listener, id_prefix: str) -> None:
+        self.published = published
+        self.tally = tally
+        self.pool = pool
+        self.line = WaitingLine()
+        self.running: set[RelayedExchange] = set()
+        self.connections: set[DownstreamConnection] = set()
+        self.is_stopping = False
+        self.connections_max = 0
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self.now_s: Callable[[], float] = self._loop.time
+        self._id_prefix = id_prefix
+        self._ids = 0
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._connections_timer: asyncio.TimerHandle | None = None
+        self._listings: dict[str, bytes] = {}
+        self._is_full = False
+        self._budget_share = published.current.plan.failover.budget
+        self.budget = RetryBudget(self._budget_share)
+        self.apply(published.current.plan)
+
+    def apply(self, plan: RoutingPlan) -> None:
+        """Take the settings of a new plan; exchanges in flight keep their backend."""
+        self.limits = plan.limits
+        self.timeouts = plan.timeouts
+        self.body_bytes_max = plan.failover.body_bytes_max
+        if plan.failover.budget != self._budget_share:
+            self._budget_share = plan.failover.budget
+            self.budget = RetryBudget(plan.failover.budget)
+        self._allows_management = plan.allow_admin_paths
+
+    # --- connections
+
+    def admit(self, connection: DownstreamConnection) -> bool:
+        """Count a new connection; False when there is no room for it. One event a crossing, not one a connection."""
+        most = min(self.limits.connections_max, self.connections_max or self.limits.connections_max)
+        has_room = len(self.connections) < most
+        if not has_room and not self._is_full:
+            self._listener.tell("connection.limit_reached", {"connections": len(self.connections), "connections_max": most})
+        self._is_full = not has_room
+        self.connections.add(connection)
+        if self._connections_timer is None:
+            self._sweep_connections()
+        return has_room
+
+    def forget(self, connection: DownstreamConnection) -> None:
+        """A connection is closed."""
+        self.connections.discard(connection)
+
+    def refuse(self, connection: DownstreamConnection, refusal: Refusal, head: RequestHead | None) -> bytes:
+        """Write the answer to a request that cannot be accepted, in its dialect where its head was read, and note it."""
+        del connection
+        method, path = (head.method.decode(), head.path.decode("latin-1")) if head is not None else ("", "")
+        record = ExchangeRecord(Ask(), self._request_id(head), method, path, 0)
+        record.status = refusal.status
+        self._listener.finished(record)
+        dialect = dialects.match(head.method, head.path).dialect if head is not None else None
+        return own_response(
+            refusal.status,
+            _error_body(dialect, refusal.status, "invalid_request", refusal.message),
+            JSON,
+            extra=b"X-Request-ID: %b\r\n" % record.request_id.encode(),
+            closes=True,
+        )
+
+    # --- requests
+
+    def take(self, connection: DownstreamConnection, head: RequestHead, body: bytes) -> None:
+        """Answer one whole request, at once or by and by."""
+        route = dialects.match(head.method, head.path)
+        if route.kind is RouteKind.HEALTHZ:
+            self._finish_at_once(connection, head, own_response(200, b"OK\n", b"text/plain", is_head=head.method == b"HEAD"))
+            return
+        dialect = route.dialect
+        ask: Ask | str = Ask(path=route.path)
+        session = head.session.decode("latin-1")
+        if dialect is not None and route.kind in (RouteKind.GENERATING, RouteKind.PLAIN):
+            ask = dialect.read_ask(route.path, body, session)
+        plain = ask if isinstance(ask, Ask) else Ask(dialect=dialect.name if dialect else None, path=route.path)
+        record = ExchangeRecord(plain, self._request_id(head), head.method.decode("latin-1"), route.path, len(body))
+        if self.is_stopping:
+            self._refuse_kind(connection, head, record, dialect, FailureKind.STOPPING)
+        elif route.kind is RouteKind.MANAGEMENT and not self._allows_management:
+            self.respond_error(
+                connection,
+                head,
+                record,
+                dialect=dialect,
+                status=403,
+                code="path_not_allowed",
+                message=f"{route.path[:200]} manages models or the engine; access.allow_admin_paths is off",
+            )
+            self._listener.finished(record)
+        elif isinstance(ask, str):
+            self.respond_error(connection, head, record, dialect=dialect, status=400, code="invalid_request", message=ask)
+            self._listener.finished(record)
+        elif route.kind is RouteKind.LISTING:
+            self._list(connection, head, record, route)
+        else:
+            self._relay(connection, head, body, dialect, ask, record)
+
+    def _relay(
+        self,
+        connection: DownstreamConnection,
+        head: RequestHead,
+        body: bytes,
+        dialect: Dialect | None,
+        ask: Ask,
+        record: ExchangeRecord,
+    ) -> None:
+        exchange = RelayedExchange(self, connection, head, body, dialect, ask, record)
+        connection.running = exchange
+        self.running.add(exchange)
+        self.watch()
+        try:
+            exchange.start()
+        except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not the daemon
+            exchange.on_exception(error)
+
+    def _list(self, connection: DownstreamConnection, head: RequestHead, record: ExchangeRecord, route: Route) -> None:
+        """Answer the merged list of the usable backends' models, made once a snapshot."""
+        snapshot = self.published.current
+        if not any(_is_usable(target.state.condition, target.state.duty) for target in snapshot.targets):
+            self._refuse_kind(connection, head, record, route.dialect, FailureKind.NONE_USABLE)
+            return
+        body = self._listings.get(route.path)
+        if body is None and route.dialect is not None:
+            body = self._listings[route.path] = route.dialect.list_models(route.path, client_models(snapshot))
+        record.status = 200
+        self.respond(connection, head, record, status=200, body=body or b"", content_type=JSON)
+        self._listener.finished(record)
+
+    def _refuse_kind(
+        self,
+        connection: DownstreamConnection,
+        head: RequestHead,
+        record: ExchangeRecord,
+        dialect: Dialect | None,
+        kind: FailureKind,
+    ) -> None:
+        record.failure = kind
+        meaning = MEANING[kind]
+        self.respond_error(
+            connection,
+            head,
+            record,
+            dialect=dialect,
+            status=meaning.status,
+            code=kind.value,
+            message=meaning.words,
+            retry_after_s=1.0,
+        )
+        self._listener.finished(record)
+
+    def _finish_at_once(self, connection: DownstreamConnection, head: RequestHead, response: bytes) -> None:
+        connection.write(response)
+        connection.finish(keeps_alive=head.keeps_alive and not head.is_http10)
+
+    def respond(
+        self,
+        connection: DownstreamConnection,
+        head: RequestHead,
+        record: ExchangeRecord,
+        *,
+        status: int,
+        body: bytes,
+        content_type: bytes,
+        extra: bytes = b"",
+    ) -> None:
+        """Write a whole response of our own and go on to the next request."""
+        closes = not head.keeps_alive or head.is_http10 or self.is_stopping
+        record.sent_bytes = len(body)
+        extra = extra or b"X-Request-ID: %b\r\n" % record.request_id.encode()
+        connection.write(own_response(status, body, content_type, extra=extra, closes=closes, is_head=head.method == b"HEAD"))
+        connection.finish(keeps_alive=not closes)
+
+    def respond_error(
+        self,
+        connection: DownstreamConnection,
+        head: RequestHead,
+        record: ExchangeRecord,
+        *,
+        dialect: Dialect | None,
+        message: str,
+        code: str,
+        status: int = 0,
+        retry_after_s: float = 0.0,
+        extra: bytes = b"",
+    ) -> None:
+        """Write one of our own errors in the dialect's shape; `status` 0 takes the record's."""
+        record.status = status or record.status
+        extra = extra or b"X-Request-ID: %b\r\n" % record.request_id.encode()
+        if retry_after_s:
+            extra += b"Retry-After: %d\r\n" % max(1, round(retry_after_s + 0.499))
+        body = _error_body(dialect, record.status, code, message)
+        self.respond(connection, head, record, status=record.status, body=body, content_type=JSON, extra=extra)
+
+    def words(self, ask: Ask, command: Abort, failures: list[Failure]) -> str:
+        """Say why an exchange failed, naming every attempt."""
+        if command.kind is FailureKind.MODEL_UNKNOWN:
+            return f"model '{ask.model[:200]}' not found: no backend has it"
+        tried = "; ".join(f"{f.backend} {f.meaning.words}{f' ({f.status})' if f.status else ''}" for f in failures[-8:])
+        if not tried or command.kind in (FailureKind.NONE_USABLE, FailureKind.TOTAL_TIMEOUT, FailureKind.INTERNAL):
+            return MEANING[command.kind].words
+        return f"{'every attempt' if len(failures) > 1 else 'the attempt'} failed: {tried}"
+
+    def _request_id(self, head: RequestHead | None) -> str:
+        if head is not None and head.request_id:
+            return head.request_id.decode("latin-1")
+        self._ids += 1
+        return f"{self._id_prefix}{self._ids:08x}"
+
+    # --- what exchanges report
+
+    def blame(self, name: str, ask: Ask, kind: FailureKind, now_s: float) -> None:
+        """Count a failure against a backend, eject it when it is due, and have it probed soon."""
+        snapshot = self.published.current
+        rules = next((target.backend.health for target in snapshot.targets if target.backend.name == name), None)
+        if rules is None:
+            return
+        others = has_alternative(snapshot, self.tally, ask, name=name)
+        if self.tally.fail(name, rules, now_s, has_alternative=others):
+            for_s = self.tally.of(name).ejected_until_s - now_s
+            self._listener.tell("backend.was_ejected", {"backend": name, "reason": MEANING[kind].words, "for_s": round(for_s, 3)})
+        self._listener.observe(name, kind)
+
+    def observe(self, name: str, kind: FailureKind | None) -> None:
+        """Pass on what traffic has shown of a backend."""
+        self._listener.observe(name, kind)
+
+    def report(self, error: BaseException, request_id: str) -> None:
+        """Pass on that our own code raised."""
+        self._listener.report(error, request_id)
+
+    def is_refusing(self, name: str) -> bool:
+        """Whether the last probe of a backend found its listener closed."""
+        return any(target.state.is_refusing for target in self.published.current.targets if target.backend.name == name)
+
+    def on_room(self, backend: Backend) -> None:
+        """An exchange has left a backend: the first who waits may take its place."""
+        del backend
+        if len(self.line):
+            self.line.wake_first()
+
+    def on_over(self, exchange: RelayedExchange) -> None:
+        """An exchange is over."""
+        self.running.discard(exchange)
+        self._listener.finished(exchange.record)
+
+    def on_published(self, snapshot: RoutingSnapshot) -> None:
+        """A new snapshot is current: who waits looks again."""
+        self._listings.clear()
+        plan = snapshot.plan
+        if plan.limits is not self.limits or plan.timeouts is not self.timeouts:
+            self.apply(plan)
+        self.tally.retain({target.backend.name for target in snapshot.targets})
+        self.line.wake_all()
+
+    # --- clocks
+
+    def watch(self) -> None:
+        """Make sure that the deadlines are looked at."""
+        if self._sweep_timer is None:
+            self._sweep_timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+
+    def _sweep(self) -> None:
+        now_s = self.now_s()
+        self._sweep_timer = None
+        for exchange in list(self.running):
+            if exchange.is_running:
+                exchange.check(now_s)
+        if len(self.line):
+            self.line.wake_due(now_s)
+        if self.running or len(self.line):
+            self.watch()
+
+    def _sweep_connections(self) -> None:
+        """Close what is late or idle: clients' connections and pooled ones."""
+        now_s = self.now_s()
+        for connection in list(self.connections):
+            if 0.0 < connection.deadline_at_s <= now_s and connection.running is None:
+                connection.on_deadline(now_s)
+        engines = {target.backend.name: target.state.engine for target in self.published.current.targets}
+        idle = self.pool.close_idle(now_s, engines)
+        limits = self.limits
+        interval_s = min(CONNECTIONS_INTERVAL_S, limits.head_timeout_s / 4, limits.body_timeout_s / 4, limits.idle_timeout_s / 4)
+        if self.connections or idle:
+            self._connections_timer = self._loop.call_later(max(interval_s, SWEEP_INTERVAL_S), self._sweep_connections)
+        else:
+            self._connections_timer = None
+
+    # --- stopping
+
+    def stop_taking(self) -> None:
+        """Answer new requests with 503 and close connections that are idle; running exchanges go on."""
+        self.is_stopping = True
+        for connection in list(self.connections):
+            if connection.is_idle():
+                connection.close()
+
+    def stop(self) -> None:
+        """End whatever is left."""
+        for exchange in list(self.running):
+            exchange.on_stop()
+        for connection in list(self.connections):
+            connection.close()
+        for timer in (self._sweep_timer, self._connections_timer):
+            if timer is not None:
+                timer.cancel()
+        self.pool.close_all()
+
+
+def _is_usable(condition: Condition, duty: Duty) -> bool:
+    return condition in (Condition.UP, Condition.WARMING) and duty is Duty.READY
+
+
+def _error_body(dialect: Dialect | None, status: int, code: str, message: str) -> bytes:
+    return (dialect or dialects.PLAIN_ERROR).error_body(status, code, message)

@@ -1,0 +1,267 @@
+"""One connection towards one backend: send a request, read its answer with llhttp, say how it went.
+
+Made by dataplane.pool; drives whatever answer is bound to it. Reads strictly: what is not HTTP/1.1 is a failure of the backend.
+Never decides whether to try again and never looks into a body.
+"""
+
+import asyncio
+import socket
+import sys
+from typing import Protocol, cast
+
+import httptools
+
+from understudy.dataplane.heads import ResponseHead
+from understudy.errors import FailureKind
+
+HEAD_BYTES_MAX = 64 * 1024
+INTERIM_MAX = 8
+# How long the kernel may keep unacknowledged bytes before it gives the connection up (RFC 5482): a peer behind a one-way
+# partition is noticed although nothing is ever reset.
+USER_TIMEOUT_MS = 30_000
+BODILESS = frozenset({204, 304})
+
+
+class Bound(Protocol):
+    """What an answer learns from its connection, in this order; after `on_end` or `on_broken` nothing more comes."""
+
+    def on_interim(self, status: int) -> None:
+        """A 1xx response came."""
+
+    def on_head(self, head: ResponseHead, *, has_body: bool) -> None:
+        """The final head is complete and sound."""
+
+    def on_body(self, data: bytes) -> None:
+        """The next bytes of the body, without their framing."""
+
+    def on_end(self) -> None:
+        """The body is complete."""
+
+    def on_broken(self, kind: FailureKind) -> None:
+        """The answer cannot be completed."""
+
+    def on_exception(self, error: BaseException) -> None:
+        """Our own code raised while it took the answer."""
+
+    def on_upstream_full(self) -> None:
+        """The backend does not read the request fast enough."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """The protocol object of one backend connection. `backend` is its name, `is_reused` whether it served before."""
+
+    __slots__ = (
+        "_bound",
+        "_head",
+        "_head_bytes",
+        "_interims",
+        "_is_answer_to_head",
+        "_is_complete",
+        "_is_until_close",
+        "_parser",
+        "backend",
+        "idle_since_s",
+        "is_reusable",
+        "is_reused",
+        "on_body",
+        "transport",
+    )
+
+    def __init__(self, backend: str) -> None:
+        # For the connection.
+        self.backend = backend
+        self.transport: asyncio.Transport | None = None
+        self.is_reused = False
+        self.is_reusable = True
+        self.idle_since_s = 0.0
+        # For the current answer; set by send(), cleared by release().
+        self._bound: Bound | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._head = ResponseHead()
+        self._head_bytes = 0
+        self._interims = 0
+        self._is_answer_to_head = False
+        self._is_until_close = False
+        self._is_complete = False
+
+    # --- for the answer
+
+    def send(self, bound: Bound, request: bytes, *, is_head: bool) -> None:
+        """Send a whole request in one write and bind its answer. `is_head`: the answer has no body whatever it says."""
+        self._bound = bound
+        self._head = ResponseHead()
+        self._head_bytes = 0
+        self._interims = 0
+        self._is_answer_to_head = is_head
+        self._is_until_close = False
+        self._is_complete = False
+        # llhttp looks its callbacks up once, so the body goes from the parser to the answer without a stop here.
+        self.on_body = bound.on_body
+        self._parser = httptools.HttpResponseParser(self)
+        if self.transport is None:
+            self._break(FailureKind.STALE_REUSE if self.is_reused else FailureKind.LOST_BEFORE_HEAD)
+        else:
+            self.transport.write(request)
+
+    def release(self) -> bool:
+        """Let go of the answer; True when the connection can carry another exchange."""
+        self._bound = None
+        self._parser = None
+        self.is_reused = True
+        return (
+            self.is_reusable
+            and not self._is_until_close
+            and self.transport is not None
+            and not self.transport.is_closing()
+            # The answer came before the request was read to its end: the rest is not sent (RFC 9112, 9.3).
+            and self.transport.get_write_buffer_size() == 0
+        )
+
+    def close(self) -> None:
+        """Close at once, so that an engine that still generates stops (engines.md, 6)."""
+        self._bound = None
+        self._parser = None
+        self.is_reusable = False
+        if self.transport is not None:
+            self.transport.abort()
+
+    def pause(self) -> None:
+        """Stop reading: the client does not keep up."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    # --- from the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Set the socket up."""
+        self.transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if sys.platform == "linux":
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+    def data_received(self, data: bytes) -> None:
+        """Read the next bytes of the answer; bytes that no request asked for end the connection."""
+        parser = self._parser
+        if parser is None:
+            self.close()
+            return
+        if self._head_bytes >= 0:
+            self._head_bytes += len(data)
+        try:
+            parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            self._raise_to_bound(error)
+        except httptools.HttpParserUpgrade:
+            self._break(FailureKind.HEAD_MALFORMED)  # We never ask for an upgrade.
+        except httptools.HttpParserError:
+            if self._is_complete:
+                self.is_reusable = False
+                self._finish()
+            else:
+                self._break(FailureKind.HEAD_MALFORMED if self._head_bytes >= 0 else FailureKind.BODY_MALFORMED)
+        else:
+            # Only now: what follows the answer in the same bytes decides whether the connection may be used again.
+            if self._is_complete:
+                self._finish()
+            elif self._head_bytes > HEAD_BYTES_MAX:
+                self._break(FailureKind.HEAD_TOO_LARGE)
+
+    def eof_received(self) -> bool:
+        """The backend closed its side: the end of a body that lasts until then, else a break."""
+        self._end_at_close(None)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, whoever ended it."""
+        self.transport = None
+        self._end_at_close(exc)
+
+    # --- from llhttp
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the head; trailers come here too and are dropped."""
+        if self._head_bytes >= 0:
+            self._head.add(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head has come: interim, unsound or final."""
+        parser, head, bound = self._parser, self._head, self._bound
+        if parser is None or bound is None:
+            return
+        head.status = parser.get_status_code()
+        if 100 <= head.status < 200 and head.status != 101:
+            self._interims += 1
+            if self._interims > INTERIM_MAX:
+                self._break(FailureKind.HEAD_MALFORMED)
+            else:
+                bound.on_interim(head.status)
+            return
+        if not head.is_sound or parser.get_http_version() not in ("1.1", "1.0"):
+            self._break(FailureKind.HEAD_MALFORMED)
+            return
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self._break(FailureKind.HEAD_TOO_LARGE)
+            return
+        self._head_bytes = -1
+        self.is_reusable = parser.should_keep_alive()
+        has_body = not self._is_answer_to_head and head.status not in BODILESS and head.content_length != 0
+        self._is_until_close = has_body and not head.is_chunked and head.content_length < 0
+        if self._is_answer_to_head and (head.is_chunked or head.content_length != 0):
+            # llhttp now waits for a body that will not come, so this parser's work ends here.
+            self._parser = None
+            self._is_complete = True
+            bound.on_head(head, has_body=False)
+        else:
+            bound.on_head(head, has_body=has_body)
+
+    def on_message_begin(self) -> None:
+        """A second answer to one request is somebody else's, or junk (RFC 9112, 9.2)."""
+        if self._head_bytes < 0:
+            self.is_reusable = False
+
+    def on_message_complete(self) -> None:
+        """The answer is complete, unless it was an interim one."""
+        if self._head_bytes < 0:
+            self._is_complete = True
+        else:
+            self._head = ResponseHead()
+
+    def _finish(self) -> None:
+        bound, self._bound = self._bound, None
+        if bound is not None:
+            bound.on_end()
+
+    # --- endings
+
+    def _end_at_close(self, exc: Exception | None) -> None:
+        bound = self._bound
+        self.is_reusable = False
+        if bound is None:
+            return
+        if self._is_until_close and exc is None and self._head_bytes < 0:
+            self._finish()
+        elif self._head_bytes < 0:
+            self._break(FailureKind.BODY_CUT)
+        elif self.is_reused and self._head_bytes == 0:
+            self._break(FailureKind.STALE_REUSE)
+        else:
+            self._break(FailureKind.LOST_BEFORE_HEAD)
+
+    def _break(self, kind: FailureKind) -> None:
+        bound, self._bound = self._bound, None
+        self.close()
+        if bound is not None:
+            bound.on_broken(kind)
+
+    def _raise_to_bound(self, error: httptools.HttpParserCallbackError) -> None:
+        bound, self._bound = self._bound, None
+        self.close()
+        if bound is not None:
+            bound.on_exception(error.__context__ or error)
