@@ -7,9 +7,9 @@ random. Never waits, never counts an attempt (`Tally.begin`) and never decides a
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import inf, log, pow as power
 
 from understudy.core.ask import Ask
+from understudy.core.preference import Counted, prefer
 from understudy.core.shortlist import Candidate, Choice, Shortlist, client_models_of, is_serving
 from understudy.core.snapshot import Balance, Duty, Model, RoutingSnapshot
 from understudy.core.tally import BackendTally, Tally
@@ -19,9 +19,6 @@ __all__ = ["Choice", "NoChoice", "client_models", "has_alternative", "pick"]
 
 # A warming backend begins with this share of what it would get, so that it is given the chance to warm at all.
 _SHARE_MIN = 0.1
-# A time to first content counts half after a minute without a newer one, so that one bad answer is not held against a backend
-# for ever: it is tried again once the others look slower than what is left of it.
-_TTFT_HALF_LIFE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +30,6 @@ class NoChoice:
 
     kind: FailureKind
     until_s: float = 0.0
-
-
-# A candidate with this process's counts of it.
-_Counted = tuple[Candidate, BackendTally]
 
 
 def pick(
@@ -59,10 +52,10 @@ def pick(
         return _pick_last_resort(shortlist, tally, tried, now_s)
     balance = snapshot.plan.balance
     is_first_best = balance is Balance.ORDERED or (balance is Balance.SESSION and not ask.session)
-    deferred: list[_Counted] = []
+    deferred: list[Counted] = []
     for group in shortlist.groups:
-        ready: list[_Counted] = []
-        warming: list[_Counted] = []
+        ready: list[Counted] = []
+        warming: list[Counted] = []
         for candidate in group:
             if candidate.name in tried:
                 continue
@@ -76,11 +69,11 @@ def pick(
             else:
                 ready.append((candidate, counts))
         if ready:
-            return _choose(*_best(balance, ready, ask.session, now_s))
+            return _choose(*prefer(balance, ready, ask.session, now_s))
         deferred = deferred or warming
     if deferred:
         # Better a warming backend that has not earned its turn than none.
-        return _choose(*(deferred[0] if is_first_best else _best(balance, deferred, ask.session, now_s)))
+        return _choose(*prefer(balance, deferred, ask.session, now_s))
     return _pick_ejected(shortlist, tally, tried, now_s)
 
 
@@ -121,74 +114,21 @@ def _has_room(candidate: Candidate, counts: BackendTally, now_s: float) -> bool:
 
 
 def _choose(candidate: Candidate, counts: BackendTally) -> Choice:
-    if candidate.is_warming:
-        counts.warm_credit = max(0.0, counts.warm_credit - 1.0)
     if counts.ejected_until_s:
         return Choice(candidate.target, candidate.choice.model, is_trial=True)
     return candidate.choice
 
 
 def _earns_turn(candidate: Candidate, counts: BackendTally, now_s: float) -> bool:
-    """Give a warming backend its share of one turn; whether it has saved a whole one by now."""
+    """Give a warming backend its share of one turn; True, and the turn is taken, when that makes a whole one."""
     target = candidate.target
     elapsed_s = now_s - target.state.since_at_s
     share = max(_SHARE_MIN, min(1.0, elapsed_s / target.backend.health.slow_start_s))
-    # Saved turns are capped at one: what it was not chosen for must not come back as a burst.
-    counts.warm_credit = min(1.0, counts.warm_credit + share)
-    return counts.warm_credit >= 1.0
-
-
-def _best(balance: Balance, ready: Sequence[_Counted], session: str, now_s: float) -> _Counted:
-    if len(ready) == 1:
-        return ready[0]
-    if balance is Balance.ROUND_ROBIN:
-        return _next_turn(ready)
-    if balance is Balance.SESSION:
-        return max(ready, key=lambda one: _rendezvous(one[0], session))
-    # These two follow load and speed, which a backend that fails at once seems to have the best of.
-    trusted = [one for one in ready if one[1].suspect_until_s <= now_s] or ready
-    if balance is Balance.FASTEST:
-        return min(trusted, key=lambda one: (_expected_ttft_s(one[1], now_s), one[1].in_flight / one[0].weight))
-    return _least_in_flight(trusted)
-
-
-def _next_turn(ready: Sequence[_Counted]) -> _Counted:
-    """Smooth weighted round robin: every backend gets its share, spread evenly (nginx, commit 52327e0)."""
-    weights = 0
-    best = ready[0]
-    for one in ready:
-        weight = one[0].weight
-        weights += weight
-        one[1].turn += weight
-        if one[1].turn > best[1].turn:
-            best = one
-    best[1].turn -= weights
-    return best
-
-
-def _least_in_flight(ready: Sequence[_Counted]) -> _Counted:
-    """Return the least in flight for its weight; equals take turns, or a quiet pool would use its first backend only."""
-    least = min(counts.in_flight / candidate.weight for candidate, counts in ready)
-    equals = [one for one in ready if one[1].in_flight / one[0].weight == least]
-    return equals[0] if len(equals) == 1 else _next_turn(equals)
-
-
-def _expected_ttft_s(counts: BackendTally, now_s: float) -> float:
-    """Return the time to first content to reckon with; an unmeasured backend is tried, by one exchange at a time."""
-    if counts.ttft_ewma_s is None:
-        return inf if counts.in_flight else 0.0
-    return counts.ttft_ewma_s * power(0.5, (now_s - counts.ttft_measured_at_s) / _TTFT_HALF_LIFE_S)
-
-
-def _rendezvous(candidate: Candidate, session: str) -> float:
-    """Weighted rendezvous: a session moves only when its backend goes, and then the others share what it had.
-
-    Highest -weight / ln(u) with u uniform in (0, 1) from a hash of backend and session (Schindelhauer and Schomaker, 2005).
-    """
-    digest = candidate.seed.copy()
-    digest.update(session.encode("utf-8", "surrogateescape"))
-    # The middle of each step keeps u off 0 and 1, where the logarithm is lost.
-    return -candidate.weight / log(((int.from_bytes(digest.digest()) >> 11) + 0.5) / 2.0**53)
+    counts.warm_credit += share
+    if counts.warm_credit < 1.0:
+        return False
+    counts.warm_credit -= 1.0
+    return True
 
 
 def _pick_ejected(shortlist: Shortlist, tally: Tally, tried: Collection[str], now_s: float) -> Choice | NoChoice:
@@ -216,7 +156,7 @@ def _pick_last_resort(shortlist: Shortlist, tally: Tally, tried: Collection[str]
     return Choice(candidate.target, candidate.choice.model, is_trial=is_trial, is_last_resort=True)
 
 
-def _no_choice(untried: Sequence[_Counted], now_s: float) -> NoChoice:
+def _no_choice(untried: Sequence[Counted], now_s: float) -> NoChoice:
     """Tell what keeps these from being chosen, and when the first of them may be open by the passing of time alone."""
     is_full = any(one.in_flight_max and counts.in_flight >= one.in_flight_max for one, counts in untried)
     instants_s = [max(counts.ejected_until_s, counts.rest_until_s) for _, counts in untried]
@@ -224,5 +164,5 @@ def _no_choice(untried: Sequence[_Counted], now_s: float) -> NoChoice:
     return NoChoice(FailureKind.NO_ROOM if is_full else FailureKind.NONE_USABLE, until_s)
 
 
-def _last_success_at_s(one: _Counted) -> float:
+def _last_success_at_s(one: Counted) -> float:
     return one[1].last_success_at_s

@@ -24,7 +24,7 @@ class BackendTally:
 
     `ejected_until_s` is 0.0 while in service and stays set after that time until a success: half-open. `suspect_until_s` is
     how long a failure keeps balances from preferring the backend. `turn` and `warm_credit` are the balancer's: the place in
-    the round robin, and the share that a warming backend has earned. `ttft_ewma_s` is None until first measured.
+    the round robin, and what a warming backend has saved towards its next one. `ttft_ewma_s` is None until first measured.
     """
 
     __slots__ = (

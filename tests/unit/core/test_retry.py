@@ -18,37 +18,37 @@ def spend_all(budget: RetryBudget, now_s: float) -> int:
     return given_out
 
 
-def test_quiet_daemon_may_spend_the_floor():
+def test_quiet_daemon_may_spend_the_floor() -> None:
     assert spend_all(RetryBudget(share=0.2), 100.0) == 3
 
 
 @pytest.mark.parametrize(("exchanges", "attempts"), [(10, 3), (20, 4), (100, 20)])
-def test_busy_daemon_may_spend_the_share_of_recent_exchanges(exchanges: int, attempts: int):
+def test_busy_daemon_may_spend_the_share_of_recent_exchanges(exchanges: int, attempts: int) -> None:
     budget = RetryBudget(share=0.2)
     for _ in range(exchanges):
         budget.on_exchange(100.0)
     assert spend_all(budget, 100.5) == attempts
 
 
-def test_spent_attempts_return_after_the_window():
+def test_spent_attempts_return_after_the_window() -> None:
     budget = RetryBudget(share=0.2)
     assert spend_all(budget, 100.0) == 3
     assert not budget.try_spend(109.9)
     assert spend_all(budget, 110.0) == 3
 
 
-def test_exchanges_of_long_ago_no_longer_count():
+def test_exchanges_of_long_ago_no_longer_count() -> None:
     budget = RetryBudget(share=0.5, floor=1)
     for _ in range(100):
         budget.on_exchange(100.0)
     assert spend_all(budget, 200.0) == 1
 
 
-def test_instant_is_now_while_something_is_left():
+def test_instant_is_now_while_something_is_left() -> None:
     assert RetryBudget(share=0.2).until_s(42.0) == 42.0
 
 
-def test_instant_is_when_the_oldest_spent_attempt_leaves_the_window():
+def test_instant_is_when_the_oldest_spent_attempt_leaves_the_window() -> None:
     budget = RetryBudget(share=0.2)
     budget.try_spend(100.0)
     spend_all(budget, 104.0)
@@ -57,14 +57,14 @@ def test_instant_is_when_the_oldest_spent_attempt_leaves_the_window():
     assert budget.try_spend(110.0)
 
 
-def test_budget_of_nothing_gives_nothing_and_names_no_instant():
+def test_budget_of_nothing_gives_nothing_and_names_no_instant() -> None:
     budget = RetryBudget(share=0.0, floor=0)
     assert not budget.try_spend(5.0)
     assert budget.until_s(5.0) == 0.0
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.0, 3.0)), max_size=200), st.floats(0.0, 1.0), st.integers(0, 5))
-def test_attempts_never_exceed_floor_or_share_of_the_window(steps: list[tuple[bool, float]], share: float, floor: int):
+def test_attempts_never_exceed_floor_or_share_of_the_window(steps: list[tuple[bool, float]], share: float, floor: int) -> None:
     """Checked against a plain list of instants; the window slides in tenths, so it may be up to a tenth shorter."""
     budget = RetryBudget(share=share, floor=floor)
     exchanges: deque[float] = deque()

@@ -22,7 +22,7 @@ def ejected_at(now_s: float) -> Tally:
     return tally
 
 
-def test_attempts_in_flight_are_counted_until_they_end():
+def test_attempts_in_flight_are_counted_until_they_end() -> None:
     tally = Tally()
     tally.begin("pi", is_trial=False)
     tally.begin("pi", is_trial=False)
@@ -30,12 +30,12 @@ def test_attempts_in_flight_are_counted_until_they_end():
     assert (tally.of("pi").in_flight, tally.of("pi").attempts_total) == (1, 2)
 
 
-def test_end_without_begin_is_a_bug_and_raises():
+def test_end_without_begin_is_a_bug_and_raises() -> None:
     with pytest.raises(RuntimeError, match="pi"):
         Tally().end("pi", is_trial=False)
 
 
-def test_max_fails_within_the_window_eject_for_fail_timeout():
+def test_max_fails_within_the_window_eject_for_fail_timeout() -> None:
     tally = Tally()
     assert not fail(tally, 100.0)
     assert not fail(tally, 104.0)
@@ -44,12 +44,12 @@ def test_max_fails_within_the_window_eject_for_fail_timeout():
     assert tally.of("pi").failures_total == 3
 
 
-def test_failures_that_left_the_window_no_longer_count():
+def test_failures_that_left_the_window_no_longer_count() -> None:
     tally = Tally()
     assert not any(fail(tally, at_s) for at_s in (100.0, 104.0, 110.0, 114.0, 120.0))
 
 
-def test_answers_in_between_do_not_clear_the_window():
+def test_answers_in_between_do_not_clear_the_window() -> None:
     """A backend that fails every other exchange is broken, too (nginx's meaning)."""
     tally = Tally()
     for at_s in (100.0, 101.0):
@@ -58,38 +58,38 @@ def test_answers_in_between_do_not_clear_the_window():
     assert fail(tally, 102.0)
 
 
-def test_max_fails_0_never_ejects():
+def test_max_fails_0_never_ejects() -> None:
     tally = Tally()
     rules = HealthRules(max_fails=0)
     assert not any(fail(tally, float(at_s), rules=rules) for at_s in range(100, 200))
 
 
-def test_reload_to_max_fails_0_ends_an_ejection_at_the_next_failure():
+def test_reload_to_max_fails_0_ends_an_ejection_at_the_next_failure() -> None:
     tally = ejected_at(100.0)
     fail(tally, 105.0, rules=HealthRules(max_fails=0))
     assert tally.of("pi").ejected_until_s == 0.0
 
 
-def test_backend_without_an_alternative_is_never_ejected():
+def test_backend_without_an_alternative_is_never_ejected() -> None:
     tally = Tally()
     assert not any(fail(tally, 100.0, has_alternative=False) for _ in range(20))
     assert tally.of("pi").ejected_until_s == 0.0
 
 
-def test_failures_without_an_alternative_count_once_there_is_one():
+def test_failures_without_an_alternative_count_once_there_is_one() -> None:
     tally = Tally()
     for _ in range(3):
         fail(tally, 100.0, has_alternative=False)
     assert fail(tally, 101.0)
 
 
-def test_stragglers_do_not_prolong_an_ejection():
+def test_stragglers_do_not_prolong_an_ejection() -> None:
     tally = ejected_at(100.0)
     assert not fail(tally, 109.9)
     assert tally.of("pi").ejected_until_s == 110.0
 
 
-def test_half_open_begins_when_the_ejection_is_over_and_ends_with_an_answer():
+def test_half_open_begins_when_the_ejection_is_over_and_ends_with_an_answer() -> None:
     tally = ejected_at(100.0)
     assert not tally.of("pi").is_half_open(109.9)
     assert tally.of("pi").is_half_open(110.0)
@@ -97,14 +97,14 @@ def test_half_open_begins_when_the_ejection_is_over_and_ends_with_an_answer():
     assert not tally.of("pi").is_half_open(111.0)
 
 
-def test_failed_trial_ejects_again_at_once_and_for_twice_as_long():
+def test_failed_trial_ejects_again_at_once_and_for_twice_as_long() -> None:
     tally = ejected_at(100.0)
     assert fail(tally, 110.0)
     assert tally.of("pi").ejected_until_s == 130.0
 
 
 @pytest.mark.parametrize(("fail_timeout_s", "longest_s"), [(10.0, 60.0), (90.0, 90.0)])
-def test_ejections_grow_to_a_minute_or_to_a_longer_fail_timeout(fail_timeout_s: float, longest_s: float):
+def test_ejections_grow_to_a_minute_or_to_a_longer_fail_timeout(fail_timeout_s: float, longest_s: float) -> None:
     tally = Tally()
     rules = HealthRules(max_fails=1, fail_timeout_s=fail_timeout_s)
     now_s = 100.0
@@ -115,7 +115,7 @@ def test_ejections_grow_to_a_minute_or_to_a_longer_fail_timeout(fail_timeout_s: 
     assert duration_s == longest_s
 
 
-def test_growth_shrinks_by_one_per_good_minute():
+def test_growth_shrinks_by_one_per_good_minute() -> None:
     tally = ejected_at(100.0)
     assert fail(tally, 110.0)
     assert tally.of("pi").ejections == 2
@@ -128,7 +128,7 @@ def test_growth_shrinks_by_one_per_good_minute():
     assert tally.of("pi").ejections == 0
 
 
-def test_time_to_first_content_is_averaged_over_answers_only():
+def test_time_to_first_content_is_averaged_over_answers_only() -> None:
     tally = Tally()
     tally.succeed("pi", 1.0, 100.0)
     assert tally.of("pi").ttft_ewma_s == 1.0
@@ -139,7 +139,7 @@ def test_time_to_first_content_is_averaged_over_answers_only():
     assert tally.of("pi").ttft_ewma_s == pytest.approx(1.3)
 
 
-def test_failure_makes_suspect_for_a_part_of_the_window_and_an_answer_clears_it():
+def test_failure_makes_suspect_for_a_part_of_the_window_and_an_answer_clears_it() -> None:
     tally = Tally()
     fail(tally, 100.0)
     assert tally.of("pi").suspect_until_s == pytest.approx(100.0 + 10.0 / 3)
@@ -147,7 +147,7 @@ def test_failure_makes_suspect_for_a_part_of_the_window_and_an_answer_clears_it(
     assert tally.of("pi").suspect_until_s == 0.0
 
 
-def test_rest_and_doubt_are_prolonged_but_never_shortened():
+def test_rest_and_doubt_are_prolonged_but_never_shortened() -> None:
     tally = Tally()
     tally.rest("pi", 130.0)
     tally.rest("pi", 120.0)
@@ -157,7 +157,7 @@ def test_rest_and_doubt_are_prolonged_but_never_shortened():
     assert tally.of("pi").failures_total == 0
 
 
-def test_removed_backend_is_forgotten_once_nothing_is_in_flight():
+def test_removed_backend_is_forgotten_once_nothing_is_in_flight() -> None:
     tally = Tally()
     tally.begin("pi", is_trial=False)
     tally.begin("laptop", is_trial=False)
@@ -170,7 +170,7 @@ def test_removed_backend_is_forgotten_once_nothing_is_in_flight():
     assert tally.of("pi").attempts_total == 0
 
 
-def test_backend_at_a_new_address_begins_anew_but_what_is_in_flight_still_ends():
+def test_backend_at_a_new_address_begins_anew_but_what_is_in_flight_still_ends() -> None:
     tally = ejected_at(100.0)
     tally.begin("pi", is_trial=True)
     tally.renew("pi")
@@ -181,7 +181,7 @@ def test_backend_at_a_new_address_begins_anew_but_what_is_in_flight_still_ends()
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "trial", "answer", "fail", "cancel", "reload"]), st.floats(0.0, 30.0))))
-def test_permit_is_free_and_nothing_in_flight_after_everything_ended(steps: list[tuple[str, float]]):
+def test_permit_is_free_and_nothing_in_flight_after_everything_ended(steps: list[tuple[str, float]]) -> None:
     """However trials end (answered, failed, cancelled, across reloads), the permit comes back."""
     tally = Tally()
     running: list[bool] = []

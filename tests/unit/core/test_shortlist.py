@@ -1,0 +1,164 @@
+"""Who can serve an ask at all: names, dialects, conditions and duties, as one snapshot has them."""
+
+import pytest
+
+from understudy.core.ask import Ask, DialectName
+from understudy.core.shortlist import Shortlist, Shortlists, client_models_of, own_name
+from understudy.core.snapshot import (
+    Address,
+    Backend,
+    BackendState,
+    Condition,
+    Duty,
+    EngineKind,
+    Model,
+    Role,
+    RoutingPlan,
+    RoutingSnapshot,
+    Target,
+)
+from understudy.errors import FailureKind
+
+OPENAI = (DialectName.OPENAI,)
+CHAT = Ask(dialect=DialectName.OPENAI, model="qwen")
+
+
+def target(
+    name: str = "pi",
+    *,
+    models: tuple[str, ...] | None = ("qwen",),
+    mapped: tuple[tuple[str, str], ...] = (),
+    engine: EngineKind = EngineKind.VLLM,
+    condition: Condition = Condition.UP,
+    duty: Duty = Duty.READY,
+    dialects: tuple[DialectName, ...] = OPENAI,
+    role: Role = Role.PRIMARY,
+) -> Target:
+    """A backend that can serve `CHAT` unless told otherwise."""
+    listed = None if models is None else tuple(Model(model) for model in models)
+    state = BackendState(condition, duty, engine, "1.0", dialects, listed)
+    return Target(Backend(name, Address("http", "127.0.0.1", 8000), role=role, models=mapped), state)
+
+
+def snapshot(*targets: Target, generation: int = 1) -> RoutingSnapshot:
+    """A snapshot of these, in this order."""
+    return RoutingSnapshot(generation, RoutingPlan(tuple(one.backend for one in targets)), targets)
+
+
+def test_model_that_is_listed_is_served_under_its_name() -> None:
+    assert own_name(target(), "qwen") == "qwen"
+    assert own_name(target(), "llama") is None
+
+
+def test_mapped_model_is_asked_for_under_the_name_of_the_backend() -> None:
+    mapped = target(models=("qwen2.5:0.5b",), mapped=(("qwen", "qwen2.5:0.5b"),))
+    assert own_name(mapped, "qwen") == "qwen2.5:0.5b"
+    assert own_name(mapped, "qwen2.5:0.5b") == "qwen2.5:0.5b"
+
+
+def test_mapped_model_that_the_backend_does_not_list_is_not_served() -> None:
+    assert own_name(target(models=("llama",), mapped=(("qwen", "qwen2.5:0.5b"),)), "qwen") is None
+
+
+def test_unknown_list_serves_any_model_and_an_empty_list_serves_none() -> None:
+    assert own_name(target(models=None), "qwen") == "qwen"
+    assert own_name(target(models=()), "qwen") is None
+
+
+def test_ask_without_a_model_is_served_even_by_an_empty_list() -> None:
+    assert own_name(target(models=()), "") == ""
+
+
+def test_latest_tag_makes_no_difference_to_ollama_and_all_to_others() -> None:
+    ollama = target(models=("qwen:latest", "llama"), engine=EngineKind.OLLAMA)
+    assert own_name(ollama, "qwen") == "qwen"
+    assert own_name(ollama, "llama:latest") == "llama:latest"
+    assert own_name(target(models=("qwen:latest",)), "qwen") is None
+
+
+def test_latest_tag_makes_no_difference_to_a_mapping_on_ollama() -> None:
+    ollama = target(models=("tiny:latest",), mapped=(("qwen", "tiny"),), engine=EngineKind.OLLAMA)
+    assert own_name(ollama, "qwen:latest") == "tiny"
+
+
+def test_listing_shows_mapped_models_under_their_public_names_only() -> None:
+    mapped = target(models=("a", "b"), mapped=(("qwen", "a"), ("gpt-4", "a")))
+    assert [(name, model.name) for name, model in client_models_of(mapped)] == [("qwen", "a"), ("gpt-4", "a"), ("b", "b")]
+
+
+def test_listing_hides_a_model_whose_name_leads_to_another() -> None:
+    """A client that asks for "b" gets "a", so "b" must not be shown as what the backend calls "b"."""
+    mapped = target(models=("a", "b"), mapped=(("b", "a"),))
+    assert [(name, model.name) for name, model in client_models_of(mapped)] == [("b", "a")]
+
+
+def test_primaries_stand_before_backups_each_in_the_order_of_the_plan() -> None:
+    shortlist = Shortlist(snapshot(target("b0", role=Role.BACKUP), target("p0"), target("p1")), CHAT)
+    assert [[one.name for one in group] for group in shortlist.groups] == [["p0", "p1"], ["b0"]]
+    assert [one.name for one in shortlist.last_resorts] == ["p0", "p1", "b0"]
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        target(condition=Condition.DOWN),
+        target(condition=Condition.UNKNOWN, models=None, dialects=()),
+        target(duty=Duty.DRAINING),
+        target(duty=Duty.MAINTENANCE),
+    ],
+    ids=["down", "unknown", "draining", "maintenance"],
+)
+def test_backend_that_could_serve_later_makes_none_usable(unusable: Target) -> None:
+    shortlist = Shortlist(snapshot(unusable, target("laptop", models=("llama",))), CHAT)
+    assert shortlist.groups == ()
+    assert shortlist.why_none is FailureKind.NONE_USABLE
+
+
+@pytest.mark.parametrize("condition", [Condition.DOWN, Condition.UNKNOWN, Condition.UP])
+def test_last_resort_may_be_in_any_condition_but_not_taken_out(condition: Condition) -> None:
+    one = target(condition=condition)
+    assert [one.name for one in Shortlist(snapshot(one), CHAT).last_resorts] == ["pi"]
+    for duty in (Duty.DRAINING, Duty.MAINTENANCE):
+        assert Shortlist(snapshot(target(condition=condition, duty=duty)), CHAT).last_resorts == ()
+
+
+def test_model_that_no_list_has_is_unknown() -> None:
+    shortlist = Shortlist(snapshot(target(models=("llama",)), target("laptop", models=())), CHAT)
+    assert (shortlist.groups, shortlist.why_none) == ((), FailureKind.MODEL_UNKNOWN)
+
+
+def test_dialect_that_nobody_speaks_is_unspoken() -> None:
+    ask = Ask(dialect=DialectName.OLLAMA, model="qwen")
+    assert Shortlist(snapshot(target(), target("laptop")), ask).why_none is FailureKind.DIALECT_UNSPOKEN
+
+
+def test_model_only_at_backends_of_another_dialect_is_unknown() -> None:
+    ask = Ask(dialect=DialectName.OLLAMA, model="qwen")
+    ollama = target("laptop", models=("llama",), dialects=(DialectName.OLLAMA,))
+    assert Shortlist(snapshot(target(), ollama), ask).why_none is FailureKind.MODEL_UNKNOWN
+
+
+def test_backend_with_an_unknown_engine_speaks_no_dialect_but_answers_paths_of_none() -> None:
+    silent = target(dialects=())
+    assert Shortlist(snapshot(silent), CHAT).groups == ()
+    assert [one.name for one in Shortlist(snapshot(silent), Ask(model="qwen")).groups[0]] == ["pi"]
+
+
+def test_shortlist_is_made_once_per_snapshot_and_kind_of_ask() -> None:
+    shortlists = Shortlists()
+    first, second = snapshot(target()), snapshot(target(), generation=2)
+    found = shortlists.of(first, CHAT)
+    assert shortlists.of(first, Ask(dialect=DialectName.OPENAI, model="qwen", session="s")) is found
+    assert shortlists.of(first, Ask(dialect=DialectName.OPENAI, model="llama")) is not found
+    assert shortlists.of(first, Ask(model="qwen")) is not found
+    assert shortlists.of(second, CHAT) is not found
+
+
+def test_model_names_that_clients_make_up_do_not_make_the_memo_grow() -> None:
+    shortlists = Shortlists()
+    one = snapshot(target(models=None))
+    for number in range(2_000):
+        shortlists.of(one, Ask(dialect=DialectName.OPENAI, model=f"made-up-{number}"))
+    shortlists.of(one, Ask(dialect=DialectName.OPENAI, model="x" * 100_000))
+    kept = [name for name in shortlists._by_model if len(name) < 1_000]
+    assert len(shortlists._by_model) == len(kept) <= 256
