@@ -4,15 +4,20 @@ Called by the probes of this room. Entries are kept as the JSON text that the ba
 Tolerates what real and hostile servers send: null for an empty list, entries of any shape, endless lists. Never asks anything.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from understudy.engines.contract import MODELS_MAX, PROBE_BODY_BYTES_MAX
+from understudy.core.snapshot import Model
+from understudy.engines.contract import MODELS_MAX, PROBE_BODY_BYTES_MAX, Finding
 
 # The longest name in use is a path or a Hugging Face reference with a file; far longer ones are not names.
 NAME_CHARACTERS_MAX: Final = 512
+
+# vLLM, SGLang and llama.cpp write the time of asking as a model's birth; vLLM adds a permission with a new name each time.
+_PASSING: Final = re.compile(r'"created": ?[0-9]+|"id": ?"modelperm-[^"]*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,21 @@ def _read_entry(raw: msgspec.Raw) -> Listed | None:
         owner=entry.owned_by if isinstance(entry.owned_by, str) else "",
         status=status if isinstance(status, str) else "",
     )
+
+
+def settle(models: tuple[Model, ...], known: Finding | None) -> tuple[Model, ...]:
+    """Keep each model as it was `known` when its entry differs only in what differs with every answer.
+
+    So a list in which nothing changed is equal to the one before, and the routing snapshot need not change.
+    """
+    before = {model.name: model for model in known.models or ()} if known is not None else {}
+    return tuple(_settled(model, before.get(model.name)) for model in models)
+
+
+def _settled(model: Model, before: Model | None) -> Model:
+    if before is None or _PASSING.sub("", model.openai_entry) != _PASSING.sub("", before.openai_entry):
+        return model
+    return before
 
 
 def _is_name(value: object) -> bool:

@@ -11,7 +11,7 @@ from understudy.core.ask import DialectName
 from understudy.core.health import Seen
 from understudy.core.snapshot import EngineKind, Model
 from understudy.engines.contract import MODELS_MAX, Finding, Probe, ProbeRequest
-from understudy.engines.listing import Listed
+from understudy.engines.listing import Listed, settle
 from understudy.engines.verdict import ask_alive_and_list, is_autoloading, read_field
 
 # llama.cpp pull request 17570 brought /v1/messages on 2025-11-28, which is about this build. Its HTTP library answers a GET of a
@@ -32,7 +32,7 @@ def probe_llamacpp(known: Finding | None = None) -> Probe:
         return listed
     props = yield ProbeRequest("/props")
     version = read_field(props, "build_info")
-    models = _models(listed, autoloads=is_autoloading(props))
+    models = settle(_models(listed, autoloads=is_autoloading(props)), known)
     return Finding(Seen.GOOD, engine, version, _dialects(version), models)
 
 

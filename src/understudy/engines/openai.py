@@ -7,7 +7,7 @@ from understudy.core.ask import DialectName
 from understudy.core.health import Seen
 from understudy.core.snapshot import EngineKind, Model
 from understudy.engines.contract import Finding, Probe, ProbeRequest
-from understudy.engines.listing import read_openai_list
+from understudy.engines.listing import read_openai_list, settle
 from understudy.engines.verdict import ABSENT, judge, unlike
 
 
@@ -23,4 +23,5 @@ def probe_openai(known: Finding | None = None) -> Probe:
     listed = read_openai_list(answer.body)
     if isinstance(listed, str):
         return unlike(engine, "/v1/models", listed)
-    return Finding(Seen.GOOD, engine, dialects=(DialectName.OPENAI,), models=tuple(Model(one.name, one.entry) for one in listed))
+    models = settle(tuple(Model(one.name, one.entry) for one in listed), known)
+    return Finding(Seen.GOOD, engine, dialects=(DialectName.OPENAI,), models=models)

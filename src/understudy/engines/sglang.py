@@ -8,6 +8,7 @@ from understudy.core.ask import DialectName
 from understudy.core.health import Seen
 from understudy.core.snapshot import EngineKind, Model
 from understudy.engines.contract import Finding, Probe, ProbeRequest
+from understudy.engines.listing import settle
 from understudy.engines.verdict import ABSENT, MESSAGES_PATH, answered, ask_list, judge, speaks_anthropic
 
 
@@ -25,7 +26,7 @@ def probe_sglang(known: Finding | None = None) -> Probe:
     listed = yield from ask_list(engine, known)
     if isinstance(listed, Finding):
         return listed
-    models = tuple(Model(one.name, one.entry) for one in listed)
+    models = settle(tuple(Model(one.name, one.entry) for one in listed), known)
     if known is not None and known.dialects:
         return Finding(Seen.GOOD, engine, dialects=known.dialects, models=models)
     # Since February 2026 (sglang pull request 18630).

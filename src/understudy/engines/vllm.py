@@ -11,6 +11,7 @@ from understudy.core.ask import DialectName
 from understudy.core.health import Seen
 from understudy.core.snapshot import EngineKind, Model
 from understudy.engines.contract import Asking, Finding, Probe, ProbeAnswer, ProbeRequest
+from understudy.engines.listing import settle
 from understudy.engines.verdict import MESSAGES_PATH, ask_alive_and_list, read_field, speaks_anthropic
 
 _SLEEP: Final = re.compile(rb"^vllm:engine_sleep_state\{([^\n]*)\}[ \t]+([0-9.eE+-]+)", re.MULTILINE)
@@ -22,7 +23,7 @@ def probe_vllm(known: Finding | None = None) -> Probe:
     listed = yield from ask_alive_and_list(engine, "/health", known)
     if isinstance(listed, Finding):
         return listed
-    models = tuple(Model(one.name, one.entry) for one in listed)
+    models = settle(tuple(Model(one.name, one.entry) for one in listed), known)
     version, dialects = yield from _ask_dialects(known)
     if is_asleep((yield ProbeRequest("/metrics"))):
         return Finding(Seen.LOADING, engine, version, dialects, models, reason="asleep")

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.engines.contract import MODELS_MAX, PROBE_BODY_BYTES_MAX
-from understudy.engines.listing import NAME_CHARACTERS_MAX, Listed, read_ollama_list, read_openai_list
+from understudy.core.health import Seen
+from understudy.core.snapshot import EngineKind, Model
+from understudy.engines.contract import MODELS_MAX, PROBE_BODY_BYTES_MAX, Finding
+from understudy.engines.listing import NAME_CHARACTERS_MAX, Listed, read_ollama_list, read_openai_list, settle
 
 
 def names(body: bytes) -> list[str] | str:
@@ -49,6 +51,20 @@ def test_an_endless_list_is_cut() -> None:
 
 def test_ollama_lists_are_read_by_name() -> None:
     assert read_ollama_list(b'{"models":[{"name":"m:latest"}]}') == (Listed("m:latest", '{"name":"m:latest"}'),)
+
+
+VLLM = '{"id":"m","created":%d,"root":"%s","permission":[{"id":"modelperm-%s","created":%d}]}'
+KNOWN = Finding(Seen.GOOD, EngineKind.VLLM, models=(Model("m", VLLM % (1, "a", "x", 1)),))
+
+
+def test_an_entry_that_differs_only_by_the_time_of_asking_stays_what_it_was() -> None:
+    assert settle((Model("m", VLLM % (2, "a", "y", 2)),), KNOWN) == KNOWN.models
+
+
+def test_an_entry_that_differs_otherwise_is_taken() -> None:
+    other = (Model("m", VLLM % (2, "b", "y", 2)), Model("n", "{}"))
+    assert settle(other, KNOWN) == other
+    assert settle(other, None) == other
 
 
 @given(st.binary(max_size=200))

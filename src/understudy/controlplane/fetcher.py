@@ -1,0 +1,139 @@
+"""Carry out one probe over HTTP: send what an engine's probe asks, bounded in time and bytes.
+
+Called by controlplane.prober and by `understudy check --probe`. Every question goes over a connection of its own, so that a probe
+also tells whether the backend accepts connections. Follows no redirect, reads no proxy settings of the environment, never raises
+for what a backend does.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+import h11
+import httpx
+
+from understudy.core.health import Seen
+from understudy.core.snapshot import Backend, EngineKind
+from understudy.engines import Finding, ProbeAnswer, ProbeRequest, probe
+from understudy.engines.contract import PROBE_BODY_BYTES_MAX
+from understudy.errors import MEANING, FailureKind
+
+# What stands behind an error of httpx, most telling first. A broken connection is not here: what it means depends on how far
+# the answer had come.
+_CAUSES: Final[tuple[tuple[type[BaseException], FailureKind], ...]] = (
+    (socket.gaierror, FailureKind.NAME_UNRESOLVED),
+    (UnicodeError, FailureKind.NAME_UNRESOLVED),  # a name that IDNA cannot write
+    (ssl.SSLError, FailureKind.TLS_FAILED),
+    (ConnectionRefusedError, FailureKind.REFUSED),
+)
+
+
+class Fetcher:
+    """Sends probes. Holds the TLS settings, which cost time and memory, and makes them when the first https backend is asked."""
+
+    def __init__(self) -> None:
+        # An empty context: httpx would otherwise load its list of authorities for plain http, too.
+        self._plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._trusting: ssl.SSLContext | None = None
+
+    async def fetch_finding(self, backend: Backend, engine: EngineKind, known: Finding | None = None) -> Finding:
+        """Probe `backend` as `engine`; takes at most `health.timeout_s` seconds. `known` as in engines.probe.
+
+        When the time is up, the remaining questions count as not answered; a finding that they would only have completed stands.
+        """
+        asking = probe(engine, known)
+        deadline_at_s = asyncio.get_running_loop().time() + backend.health.timeout_s
+        answer: ProbeAnswer | None = None
+        reason = ""
+        try:
+            request = next(asking)
+            while True:
+                answer, said = await self._fetch_in_time(backend, request, deadline_at_s)
+                reason = said or reason
+                request = asking.send(answer)
+        except StopIteration as end:
+            finding: Finding = end.value
+        if finding.seen is not Seen.GOOD and not finding.reason:
+            return replace(finding, reason=reason)
+        return finding
+
+    async def _fetch_in_time(
+        self, backend: Backend, request: ProbeRequest, deadline_at_s: float
+    ) -> tuple[ProbeAnswer | None, str]:
+        late = f"no answer within {backend.health.timeout_s:g}s"
+        if asyncio.get_running_loop().time() >= deadline_at_s:
+            return None, late
+        try:
+            async with asyncio.timeout_at(deadline_at_s):
+                return await self._fetch(backend, request)
+        except TimeoutError:
+            return None, late
+
+    async def _fetch(self, backend: Backend, request: ProbeRequest) -> tuple[ProbeAnswer | None, str]:
+        """Send one question. Returns the answer, or None and in words why there is none."""
+        address = backend.address
+        transport = httpx.AsyncHTTPTransport(
+            verify=self._trust() if address.scheme == "https" else self._plain,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=0),
+        )
+        # Not compressed, so that the bound on what we read is also the bound on what we hold.
+        headers = {"accept-encoding": "identity", "user-agent": "understudy-probe"}
+        if backend.api_key:
+            headers["authorization"] = f"Bearer {backend.api_key}"
+        url = f"{address.scheme}://{address.authority}{address.prefix}{request.path}"
+        response: httpx.Response | None = None
+        try:
+            async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=None) as client:  # noqa: S113 - the caller's
+                async with client.stream("GET", url, headers=headers) as response:
+                    body = await _read(response)
+                return ProbeAnswer(response.status_code, dict(response.headers), body), ""
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as exc:
+            return None, _reason(exc, has_head=response is not None)
+
+    def _trust(self) -> ssl.SSLContext:
+        if self._trusting is None:
+            self._trusting = ssl.create_default_context()
+        return self._trusting
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """Read the body's first PROBE_BODY_BYTES_MAX bytes; the rest is left, and with it the connection."""
+    body = bytearray()
+    async for piece in response.aiter_raw():
+        body += piece[: PROBE_BODY_BYTES_MAX - len(body)]
+        if len(body) >= PROBE_BODY_BYTES_MAX:
+            break
+    return bytes(body)
+
+
+def _reason(exc: BaseException, *, has_head: bool) -> str:
+    chain = tuple(_chain(exc))
+    if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain):
+        return "has a certificate that is not trusted"
+    return MEANING[_kind(exc, chain, has_head=has_head)].words
+
+
+def _kind(exc: BaseException, chain: tuple[BaseException, ...], *, has_head: bool) -> FailureKind:
+    """Tell by the errors behind `exc`, never by its text, why there was no answer."""
+    for cause, kind in _CAUSES:
+        if any(isinstance(one, cause) for one in chain):
+            return kind
+    if has_head:
+        return FailureKind.BODY_CUT
+    if any(isinstance(one, h11.ProtocolError) for one in chain):
+        return FailureKind.HEAD_MALFORMED
+    return FailureKind.UNREACHABLE if isinstance(exc, httpx.ConnectError) else FailureKind.LOST_BEFORE_HEAD
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """Everything that `exc` was raised from; several addresses of one name come as a group."""
+    while exc is not None:
+        yield exc
+        if isinstance(exc, BaseExceptionGroup):
+            for one in exc.exceptions:
+                yield from _chain(one)
+        exc = exc.__cause__ or exc.__context__
