@@ -22,6 +22,7 @@ from understudy.core.snapshot import Duty
 # A comment this often tells a listener that the stream lives, and us that the listener is gone.
 _KEEPALIVE_S = 15.0
 _RELOAD_S_MAX = 60.0
+AGE_S_MAX = 0.1
 _DUTIES = {"drain": Duty.DRAINING, "ready": Duty.READY, "maintenance": Duty.MAINTENANCE}
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
@@ -56,9 +57,9 @@ class Operator(Protocol):
 
 
 class Sparing:
-    """An answer made anew only so often that making it takes at most `share` of the time; else the last one, ms old.
+    """An answer made anew only so often that making it takes at most `share` of the time; else the last one.
 
-    A scrape of 2 ms is thereby made at most every 40 ms, however many ask.
+    A scrape of 2 ms is thereby made at most every 40 ms, however many ask. None is older than `AGE_S_MAX`.
     """
 
     def __init__(self, make: Callable[[], bytes], clock: Callable[[], float], share: float = 0.05) -> None:
@@ -74,7 +75,7 @@ class Sparing:
         if begun_at_s >= self._good_until_s:
             self._made = self._make()
             made_at_s = self._clock()
-            self._good_until_s = made_at_s + (made_at_s - begun_at_s) / self._share
+            self._good_until_s = made_at_s + min(AGE_S_MAX, (made_at_s - begun_at_s) / self._share)
         return self._made
 
 
@@ -105,9 +106,9 @@ class _Doors:
         self._guard = guard
         self._pace = pace
         self._clock = clock
-        self.check = web.middleware(self._check)
 
-    async def _check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    @web.middleware
+    async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         wait_s = self._pace.wait_s(self._clock())
         if wait_s != 0.0:
             # A refusal waits, too: otherwise it would be the cheapest request to hammer with.

@@ -20,11 +20,11 @@ class ReloadOutcome(Protocol):
 
     @property
     def changed(self) -> Sequence[str]:
-        """Paths of the keys that changed."""
+        """What is in force now and was not before, one line each."""
 
     @property
     def needs_restart(self) -> Sequence[str]:
-        """Paths of the keys that changed in the file but stay as they were until a restart."""
+        """The keys of which the file says something else than what runs until a restart."""
 
     @property
     def mistakes(self) -> Sequence[Mistake]:

@@ -43,8 +43,10 @@ def run_reload(args: argparse.Namespace) -> int:
         for mistake in mistakes:
             say_error(f"refused: {mistake.get('text')}")
         return 1
-    changed = ", ".join(map(str, answer.value.get("changed") or ()))
-    print(f"reloaded: {printable(changed)}" if changed else "reloaded: nothing changed")
+    changed = answer.value.get("changed") or ()
+    print("reloaded" if changed else "reloaded: nothing changed")
+    for line in changed:
+        print(f"  {printable(str(line))}")
     needs_restart = ", ".join(map(str, answer.value.get("needs_restart") or ()))
     if needs_restart:
         print(f"as before until a restart: {printable(needs_restart)}")

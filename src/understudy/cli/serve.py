@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         settings, source = find_settings(args.config, args.urls, overrides)
         from understudy import daemon
 
-        return _run_loop(daemon.run(settings, source=source, env=os.environ))
+        return _run_loop(daemon.run(settings, source=source, env=os.environ, overrides=overrides))
     except ConfigError as error:
         for mistake in error.mistakes:
             say_error(mistake)

@@ -33,6 +33,8 @@ class Event(StrEnum):
     BACKEND_CHANGED_DUTY = "backend.changed_duty"
     BACKEND_CHANGED_ENGINE = "backend.changed_engine"
     BACKEND_LOST_MODEL = "backend.lost_model"
+    BACKEND_LOST_NAME = "backend.lost_name"
+    BACKEND_REGAINED_NAME = "backend.regained_name"
     POOL_BECAME_EMPTY = "pool.became_empty"
     POOL_RECOVERED = "pool.recovered"
     EXCHANGE_FINISHED = "exchange.finished"
@@ -57,6 +59,8 @@ EVENTS = MappingProxyType(
         Event.BACKEND_CHANGED_DUTY: Level.INFO,
         Event.BACKEND_CHANGED_ENGINE: Level.INFO,
         Event.BACKEND_LOST_MODEL: Level.WARNING,
+        Event.BACKEND_LOST_NAME: Level.WARNING,
+        Event.BACKEND_REGAINED_NAME: Level.INFO,
         Event.POOL_BECAME_EMPTY: Level.ERROR,
         Event.POOL_RECOVERED: Level.INFO,
         # The level of a healthy exchange; the line itself tells warning and error (logs.exchange_level).

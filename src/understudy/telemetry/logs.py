@@ -25,6 +25,7 @@ __all__ = ["EVENTS", "Event", "Level", "Log", "configure"]
 _NUMBERS = {Level.DEBUG: logging.DEBUG, Level.INFO: logging.INFO, Level.WARNING: logging.WARNING, Level.ERROR: logging.ERROR}
 _FIELD_CHARS_MAX = 1000
 _EXCEPTION_CHARS_MAX = 8000
+_LIST_ITEMS_MAX = 20
 _RESERVED = frozenset({"timestamp", "level", "event"})
 
 
@@ -135,10 +136,14 @@ class Log:
             self._writer.write(self._render(describe(record, level, self._stamp())))
 
     def adopt_libraries(self) -> None:
-        """Write what libraries log at warning and above as `library.complained`, instead of Python's own lines."""
+        """Write what libraries log at warning and above as `library.complained`, instead of Python's own lines.
+
+        Takes the place of any earlier log that did so.
+        """
         root = logging.getLogger()
-        if not any(isinstance(handler, _LibraryHandler) for handler in root.handlers):
-            root.addHandler(_LibraryHandler(self))
+        for handler in [each for each in root.handlers if isinstance(each, _LibraryHandler)]:
+            root.removeHandler(handler)
+        root.addHandler(_LibraryHandler(self))
 
     def close(self) -> None:
         """Write what is pending, at most for 2 s, and let the libraries' logging go; later lines are dropped."""
@@ -157,11 +162,21 @@ class Log:
         arranged: dict[str, Any] = {"timestamp": self._stamp(), "level": level, "event": event_dict.pop("event")}
         for name, value in event_dict.items():
             chars_max = _EXCEPTION_CHARS_MAX if name == "exception" else _FIELD_CHARS_MAX
-            arranged[name] = bounded(value, chars_max) if isinstance(value, str) else value
+            arranged[name] = _bounded(value, chars_max)
         return arranged
 
     def _render_event(self, _logger: object, _level: str, event_dict: MutableMapping[str, Any]) -> bytes:
         return self._render(event_dict)
+
+
+def _bounded(value: object, chars_max: int) -> object:
+    """Bound a text, or the texts of a list and their number."""
+    if isinstance(value, str):
+        return bounded(value, chars_max)
+    if isinstance(value, list | tuple):
+        shown = [_bounded(item, chars_max) for item in value[:_LIST_ITEMS_MAX]]
+        return shown if len(value) <= _LIST_ITEMS_MAX else [*shown, f"and {len(value) - _LIST_ITEMS_MAX} more"]
+    return value
 
 
 class _Sink:
