@@ -13,6 +13,9 @@ import msgspec
 MODEL_CHARS_MAX = 1024
 """The longest model name that is read; it ends up in logs, metrics and routing memos."""
 
+VALUES_MAX = 100_000
+"""The most commas and brackets in a body that is read the careful way, which takes up to 2 us for each of them."""
+
 
 class Head(msgspec.Struct):
     """What is read of a body. `stream` is None when absent or null; `name` is Ollama's older word for the model."""
@@ -22,7 +25,17 @@ class Head(msgspec.Struct):
     name: str = ""
 
 
+class _RawHead(msgspec.Struct):
+    """The same with any value, as it stands in the body."""
+
+    model: msgspec.Raw = msgspec.Raw(b"null")
+    stream: msgspec.Raw = msgspec.Raw(b"null")
+    name: msgspec.Raw = msgspec.Raw(b"null")
+
+
 _DECODE = msgspec.json.Decoder(Head).decode
+_DECODE_RAW_HEAD = msgspec.json.Decoder(_RawHead).decode
+_DECODE_RAW = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 _SPACE = re.compile(r"[ \t\r\n]*")
 _VALUE = json.JSONDecoder().raw_decode
@@ -62,12 +75,27 @@ def with_model(body: bytes, model: str, *, keys: tuple[str, ...] = ("model",)) -
             pass  # the careful way below reads what this decoder refuses
     try:
         values = _values(body)
+    except _TooManyValuesError:
+        return _with_model_reencoded(body, wanted, keys)
     except (ValueError, RecursionError):
         return body
     for key in keys:
-        spans = [(start, end) for name, start, end in values if name == key and body[start:end] not in (b"null", b'""')]
+        spans = [(start, end) for name, start, end in values if name == key and body[start:end] != b"null"]
         if spans:
             return _replaced(body, spans, wanted)
+    return body
+
+
+def _with_model_reencoded(body: bytes, wanted: bytes, keys: tuple[str, ...]) -> bytes:
+    """Replace the model in a huge body: every value keeps its bytes, of repeated keys the last stays."""
+    try:
+        values = _DECODE_RAW(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return body
+    for key in keys:
+        if bytes(values.get(key, b"null")) != b"null":
+            values[key] = msgspec.Raw(wanted)
+            return msgspec.json.encode(values)
     return body
 
 
@@ -85,23 +113,38 @@ def _read_carefully(body: bytes) -> Head | str:
     """Read what the fast decoder refuses: a stream that is no boolean, NaN, lone surrogates, a null model."""
     if not body.strip():
         return "the body is empty; want a JSON object"
+    last_or_wrong = _last_values(body)
+    if isinstance(last_or_wrong, str):
+        return last_or_wrong
+    model = _read_text(last_or_wrong.get("model", b"null"))
+    if model is None:
+        return "model is not a string"
+    stream = last_or_wrong.get("stream", b"null")
+    return Head(
+        model=model,
+        stream=None if stream == b"null" else stream.lower() not in _FALSE,
+        name=_read_text(last_or_wrong.get("name", b"null")) or "",
+    )
+
+
+def _last_values(body: bytes) -> dict[str, bytes] | str:
+    """Return the values of the body's top-level keys as they stand there, the last of repeated ones; or what is wrong."""
     try:
-        last = {name: body[start:end] for name, start, end in _values(body)}
+        raw = _DECODE_RAW_HEAD(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass  # stricter than engines are, and than what follows
+    else:
+        return {"model": bytes(raw.model), "stream": bytes(raw.stream), "name": bytes(raw.name)}
+    try:
+        return {name: body[start:end] for name, start, end in _values(body)}
     except _NotAnObjectError:
         return "the body is not a JSON object"
+    except _TooManyValuesError:
+        return "the body is not strict JSON and has too many values to read it leniently"
     except ValueError:
         return "the body is not JSON"
     except RecursionError:
         return "the body is nested too deeply to read its model"
-    model = _read_text(last.get("model", b"null"))
-    if model is None:
-        return "model is not a string"
-    stream = last.get("stream", b"null")
-    return Head(
-        model=model,
-        stream=None if stream == b"null" else stream.lower() not in _FALSE,
-        name=_read_text(last.get("name", b"null")) or "",
-    )
 
 
 def _read_text(value: bytes) -> str | None:
@@ -119,12 +162,18 @@ class _NotAnObjectError(ValueError):
     """The body is JSON, but no object."""
 
 
+class _TooManyValuesError(ValueError):
+    """Reading the body would hold up everyone else."""
+
+
 def _values(body: bytes) -> list[tuple[str, int, int]]:
     """Return (key, start, end) of every top-level value of the JSON object `body`, in order, repeated keys included.
 
     Read as latin-1, in which every byte is one character: indexes are those of the bytes, and invalid UTF-8 does no harm. Raises
     ValueError when `body` is not a JSON object, RecursionError when it is nested too deeply.
     """
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > VALUES_MAX:
+        raise _TooManyValuesError
     text = body.decode("latin-1")
     at = _skip(text, 0)
     if text[at : at + 1] != "{":
