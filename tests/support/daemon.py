@@ -76,7 +76,8 @@ class Daemon:
             self._output.close()
             raise
         self.port = int(started["listen"][0].rpartition(":")[2])
-        self.admin_port = int(started["admin"][0].rpartition(":")[2])
+        admin = started["admin"]
+        self.admin_port = int((admin if isinstance(admin, str) else admin[0]).rpartition(":")[2])
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
