@@ -21,7 +21,7 @@ from understudy.core.snapshot import (
     Target,
 )
 from understudy.engines.contract import Finding
-from understudy.errors import FailureKind
+from understudy.errors import MEANING, FailureKind
 
 _NOT_PROBED = "not probed yet"
 _UNPROBED_DUTY = "not probed in maintenance"
@@ -145,7 +145,8 @@ class Publisher:
         health = known.health
         if Duty.MAINTENANCE in (was, duty):
             health = turned(health, Turn.FORGET, _reason_unprobed(duty), now_s)
-        self._known[name] = _Known(known.backend, _seen_as(health, replace(known.state, duty=duty)), health)
+        state = _seen_as(health, replace(known.state, duty=duty, is_refusing=False))
+        self._known[name] = _Known(known.backend, state, health)
         self._publish(self.snapshot.plan)
         self._on_event("backend.changed_duty", {"backend": name, "duty": str(duty), "was": str(was)})
         return True
@@ -166,9 +167,21 @@ class Publisher:
             return
         self._publish(self.snapshot.plan)
         self._tell_condition(known, state)
+        self._tell_engine(name, known.state, state)
         lost = _lost_models(known.state, state)
         if lost:
             self._on_event("backend.lost_model", {"backend": name, "models": list(lost)})
+
+    def _tell_engine(self, name: str, was: BackendState, state: BackendState) -> None:
+        # That a backend is told apart for the first time is no change of it.
+        is_other_engine = was.engine not in (EngineKind.AUTO, state.engine)
+        if is_other_engine or (was.version and was.version != state.version):
+            fields: dict[str, object] = {
+                "engine": str(state.engine),
+                "version": state.version,
+                "was": f"{was.engine} {was.version}".strip(),
+            }
+            self._on_event("backend.changed_engine", {"backend": name, **fields})
 
     def _tell_condition(self, known: _Known, state: BackendState) -> None:
         was = known.state
@@ -203,14 +216,24 @@ def _seen_as(health: Health, state: BackendState) -> BackendState:
 
 def _learnt(state: BackendState, finding: Finding) -> BackendState:
     """Return the state with what the finding tells of the engine. Only a good one can take something back (engines.contract)."""
+    # Our own words, out of the one table: the probe's answer is not searched.
+    is_refusing = finding.seen is Seen.BAD and finding.reason == MEANING[FailureKind.REFUSED].words
     if finding.seen is Seen.GOOD:
-        return replace(state, engine=finding.engine, version=finding.version, dialects=finding.dialects, models=finding.models)
+        return replace(
+            state,
+            engine=finding.engine,
+            version=finding.version,
+            dialects=finding.dialects,
+            models=finding.models,
+            is_refusing=False,
+        )
     return replace(
         state,
         engine=state.engine if finding.engine is EngineKind.AUTO else finding.engine,
         version=finding.version or state.version,
         dialects=finding.dialects or state.dialects,
         models=state.models if finding.models is None else finding.models,
+        is_refusing=is_refusing,
     )
 
 

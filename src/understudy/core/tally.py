@@ -113,8 +113,8 @@ class Tally:
         if is_trial:
             one.trial_held = False
 
-    def succeed(self, name: str, ttft_s: float | None, now_s: float) -> None:
-        """Count an answer: ends an ejection; `ttft_s` is None where no first content was timed.
+    def succeed(self, name: str, ttft_s: float | None, now_s: float) -> bool:
+        """Count an answer; True when it ended an ejection. `ttft_s` is None where no first content was timed.
 
         Failures of the window stay counted, as in nginx: a backend that fails every other exchange is to be ejected, too.
         """
@@ -128,10 +128,12 @@ class Tally:
         if one.ejected_until_s:
             one.ejected_until_s = 0.0
             one.good_since_s = now_s
-        elif one.ejections:
+            return True
+        if one.ejections:
             minutes = int((now_s - one.good_since_s) / _GOOD_MINUTE_S)
             one.ejections = max(0, one.ejections - minutes)
             one.good_since_s += minutes * _GOOD_MINUTE_S
+        return False
 
     def fail(self, name: str, rules: HealthRules, now_s: float, *, has_alternative: bool) -> bool:
         """Count a failure that is the backend's own; True when this one ejected it.

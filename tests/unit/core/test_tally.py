@@ -93,8 +93,9 @@ def test_half_open_begins_when_the_ejection_is_over_and_ends_with_an_answer() ->
     tally = ejected_at(100.0)
     assert not tally.of("pi").is_half_open(109.9)
     assert tally.of("pi").is_half_open(110.0)
-    tally.succeed("pi", None, 111.0)
+    assert tally.succeed("pi", None, 111.0), "the first answer is what ends it"
     assert not tally.of("pi").is_half_open(111.0)
+    assert not tally.succeed("pi", None, 112.0)
 
 
 def test_failed_trial_ejects_again_at_once_and_for_twice_as_long() -> None:

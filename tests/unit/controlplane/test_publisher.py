@@ -1,0 +1,345 @@
+"""Plays of plans, findings, traffic and operators' words: which snapshot is published and what is told."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from understudy.controlplane.publisher import Publisher, first_snapshot
+from understudy.core.ask import DialectName
+from understudy.core.health import Seen
+from understudy.core.snapshot import (
+    Address,
+    Backend,
+    BackendState,
+    Condition,
+    Duty,
+    EngineKind,
+    HealthRules,
+    Model,
+    Published,
+    RoutingPlan,
+    RoutingSnapshot,
+)
+from understudy.engines.contract import Finding
+from understudy.errors import MEANING, FailureKind
+
+PI = Backend("pi", Address("http", "192.168.1.100", 11434))
+LAPTOP = Backend("laptop", Address("http", "192.168.1.101", 11434))
+QWEN, LLAMA = Model("qwen:latest"), Model("llama:latest")
+GOOD = Finding(Seen.GOOD, EngineKind.OLLAMA, "0.15.1", tuple(DialectName), (QWEN, LLAMA))
+BAD = Finding(Seen.BAD, reason="timed out")
+REFUSED = Finding(Seen.BAD, reason=MEANING[FailureKind.REFUSED].words)
+
+
+class Play:
+    """A publisher with a clock to turn and everything it said."""
+
+    def __init__(self, *backends: Backend) -> None:
+        self.now_s = 1000.0
+        self.changes: list[RoutingSnapshot] = []
+        self.events: list[tuple[str, dict[str, object]]] = []
+        self.published = Published(first_snapshot(RoutingPlan(backends or (PI, LAPTOP)), self.now_s))
+        tell = self.events.append
+        self.publisher = Publisher(
+            self.published, lambda: self.now_s, self.changes.append, lambda event, fields: tell((event, fields))
+        )
+
+    def find(self, *findings: Finding, name: str = "pi") -> BackendState:
+        """Find one after the other, a second apart."""
+        for finding in findings:
+            self.now_s += 1.0
+            self.publisher.on_finding(name, finding)
+        return self.state(name)
+
+    def state(self, name: str = "pi") -> BackendState:
+        """Return the published state of a backend."""
+        return next(target.state for target in self.published.current.targets if target.backend.name == name)
+
+    def told(self) -> list[str]:
+        """Return the names of the events so far."""
+        return [event for event, _ in self.events]
+
+
+def test_first_snapshot_knows_nothing_and_everything_is_ready() -> None:
+    snapshot = first_snapshot(RoutingPlan((PI, LAPTOP)), 5.0)
+    assert [target.backend for target in snapshot.targets] == [PI, LAPTOP]
+    assert {target.state for target in snapshot.targets} == {BackendState(since_at_s=5.0, reason="not probed yet")}
+
+
+def test_good_finding_makes_a_backend_up_with_what_it_is() -> None:
+    play = Play()
+    assert play.find(GOOD) == BackendState(
+        Condition.UP, Duty.READY, EngineKind.OLLAMA, "0.15.1", tuple(DialectName), (QWEN, LLAMA), since_at_s=1001.0
+    )
+    assert play.events == [
+        ("backend.went_up", {"backend": "pi", "engine": "ollama", "was": "unknown", "was_for_s": 1.0, "reason": ""})
+    ]
+
+
+def test_every_change_is_published_once_and_then_told() -> None:
+    play = Play()
+    before = play.published.current
+    play.find(GOOD)
+    assert play.changes == [play.published.current]
+    assert play.published.current.generation == before.generation + 1
+    assert play.publisher.snapshot is play.published.current
+
+
+def test_finding_that_changes_nothing_publishes_nothing() -> None:
+    play = Play()
+    play.find(GOOD)
+    play.find(GOOD, BAD, GOOD)
+    assert len(play.changes) == 1
+    assert play.told() == ["backend.went_up"]
+
+
+def test_backend_goes_down_after_fall_and_keeps_what_was_known() -> None:
+    play = Play()
+    state = play.find(GOOD, BAD, BAD, BAD)
+    assert (state.condition, state.reason, state.since_at_s) == (Condition.DOWN, "timed out", 1004.0)
+    assert (state.engine, state.version, state.dialects, state.models) == (
+        GOOD.engine,
+        GOOD.version,
+        GOOD.dialects,
+        GOOD.models,
+    )
+    assert play.events[-1] == (
+        "backend.went_down",
+        {"backend": "pi", "engine": "ollama", "was": "up", "was_for_s": 3.0, "reason": "timed out"},
+    )
+
+
+def test_flapping_within_rise_and_fall_tells_nothing() -> None:
+    play = Play()
+    play.find(GOOD)
+    play.find(*[BAD, BAD, GOOD] * 10)
+    assert play.told() == ["backend.went_up"]
+
+
+def test_loading_engine_is_out_at_once_and_tells_which_engine_it_is() -> None:
+    play = Play()
+    state = play.find(Finding(Seen.LOADING, EngineKind.LLAMACPP, reason="answered 503: Loading model"))
+    assert (state.condition, state.engine, state.models) == (Condition.DOWN, EngineKind.LLAMACPP, None)
+
+
+def test_empty_list_means_serves_nothing_and_is_not_unknown() -> None:
+    assert Play().find(replace(GOOD, models=())).models == ()
+
+
+def test_engine_that_stops_telling_its_list_may_serve_anything() -> None:
+    assert Play().find(GOOD, replace(GOOD, models=None)).models is None
+
+
+def test_lost_model_is_told_by_name_and_a_new_one_is_not() -> None:
+    play = Play()
+    play.find(GOOD, replace(GOOD, models=(LLAMA, Model("new:latest"))))
+    assert play.events[-1] == ("backend.lost_model", {"backend": "pi", "models": ["qwen:latest"]})
+    play.find(replace(GOOD, models=(LLAMA, Model("new:latest"))))
+    assert play.told().count("backend.lost_model") == 1
+
+
+def test_model_lost_in_a_restart_is_told_when_the_backend_is_back() -> None:
+    play = Play()
+    play.find(GOOD, BAD, BAD, BAD, replace(GOOD, models=()))
+    assert play.told() == ["backend.went_up", "backend.went_down", "backend.lost_model"]
+
+
+def test_model_that_is_only_unloaded_is_not_lost() -> None:
+    play = Play()
+    loaded = replace(QWEN, ps_entry="{}")
+    play.find(replace(GOOD, models=(loaded,)), replace(GOOD, models=(QWEN,)))
+    assert play.told() == ["backend.went_up"]
+    assert play.state().models == (QWEN,)
+
+
+def test_other_version_of_the_engine_is_told() -> None:
+    play = Play()
+    play.find(GOOD, replace(GOOD, version="0.16.0"))
+    fields = {"backend": "pi", "engine": "ollama", "version": "0.16.0", "was": "ollama 0.15.1"}
+    assert play.events[-1] == ("backend.changed_engine", fields)
+
+
+def test_refused_probe_shows_at_once_that_the_listener_is_closed() -> None:
+    play = Play()
+    state = play.find(GOOD, REFUSED)
+    assert (state.condition, state.is_refusing) == (Condition.UP, True)
+    assert not play.find(BAD).is_refusing
+    assert not play.find(REFUSED, GOOD).is_refusing
+
+
+def test_slow_start_warms_until_its_time_and_is_told_once() -> None:
+    play = Play(replace(PI, health=HealthRules(slow_start_s=30.0)))
+    play.find(GOOD, BAD, BAD, BAD)
+    assert play.find(GOOD, GOOD).condition is Condition.WARMING
+    play.now_s += 29.0
+    play.publisher.tick()
+    assert play.state().condition is Condition.WARMING
+    play.now_s += 1.0
+    play.publisher.tick()
+    assert (play.state().condition, play.state().since_at_s) == (Condition.UP, play.now_s)
+    assert play.told() == ["backend.went_up", "backend.went_down", "backend.went_up"]
+
+
+# --- Traffic
+
+
+def test_answers_keep_a_busy_backend_up_whose_probes_time_out() -> None:
+    play = Play()
+    play.find(GOOD)
+    for _ in range(5):
+        play.find(BAD, BAD)
+        assert play.publisher.on_traffic("pi", None)
+    assert play.state().condition is Condition.UP
+
+
+def test_answer_of_a_healthy_backend_changes_and_asks_nothing() -> None:
+    play = Play()
+    play.find(GOOD)
+    assert not play.publisher.on_traffic("pi", None)
+    assert len(play.changes) == 1
+
+
+def test_answers_as_a_last_resort_bring_a_backend_back() -> None:
+    """Probes fail and traffic passes: live evidence wins."""
+    play = Play()
+    play.find(GOOD, BAD, BAD, BAD)
+    play.publisher.on_traffic("pi", None)
+    assert play.state().condition is Condition.DOWN
+    play.publisher.on_traffic("pi", None)
+    assert (play.state().condition, play.state().models) == (Condition.UP, GOOD.models)
+
+
+def test_answer_of_an_unknown_backend_asks_for_its_first_probe() -> None:
+    play = Play()
+    assert play.publisher.on_traffic("pi", None)
+    assert play.state().condition is Condition.UNKNOWN
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_failure_of_traffic_asks_for_a_probe_and_decides_nothing(kind: FailureKind) -> None:
+    play = Play()
+    play.find(GOOD)
+    for _ in range(10):
+        assert play.publisher.on_traffic("pi", kind)
+    assert play.state().condition is Condition.UP
+
+
+# --- Operators
+
+
+def test_duty_is_published_and_told() -> None:
+    play = Play()
+    play.find(GOOD)
+    assert play.publisher.set_duty("pi", Duty.DRAINING)
+    assert (play.state().duty, play.state().condition) == (Duty.DRAINING, Condition.UP)
+    assert play.events[-1] == ("backend.changed_duty", {"backend": "pi", "duty": "draining", "was": "ready"})
+
+
+def test_duty_that_is_so_already_is_accepted_in_silence() -> None:
+    play = Play()
+    assert play.publisher.set_duty("pi", Duty.READY)
+    assert (play.changes, play.events) == ([], [])
+
+
+def test_duty_of_nobody_is_refused() -> None:
+    assert not Play().publisher.set_duty("gpu9", Duty.DRAINING)
+
+
+def test_maintenance_forgets_the_condition_but_not_the_models() -> None:
+    play = Play()
+    play.find(GOOD)
+    play.publisher.set_duty("pi", Duty.MAINTENANCE)
+    state = play.state()
+    assert (state.condition, state.reason, state.models) == (Condition.UNKNOWN, "not probed in maintenance", GOOD.models)
+
+
+def test_nothing_that_comes_in_during_maintenance_counts() -> None:
+    play = Play()
+    play.publisher.set_duty("pi", Duty.MAINTENANCE)
+    play.find(GOOD)
+    assert not play.publisher.on_traffic("pi", FailureKind.REFUSED)
+    assert play.state().condition is Condition.UNKNOWN
+
+
+def test_first_probe_after_maintenance_decides_at_once() -> None:
+    play = Play()
+    play.find(GOOD)
+    play.publisher.set_duty("pi", Duty.MAINTENANCE)
+    play.publisher.set_duty("pi", Duty.READY)
+    assert (play.state().condition, play.state().reason) == (Condition.UNKNOWN, "not probed yet")
+    assert play.find(GOOD).condition is Condition.UP
+
+
+# --- Reloads
+
+
+def test_reload_keeps_what_is_known_of_unchanged_backends_with_their_new_settings() -> None:
+    play = Play()
+    before = play.find(GOOD, BAD, BAD)
+    plan = RoutingPlan((LAPTOP, replace(PI, weight=5)))
+    assert play.publisher.set_plan(plan) == ()
+    assert [target.backend.name for target in play.published.current.targets] == ["laptop", "pi"]
+    assert play.published.current.plan is plan
+    assert play.published.current.targets[1].backend.weight == 5
+    assert play.state() == before
+    assert play.publisher.health_of("pi").bad == 2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [replace(PI, address=replace(PI.address, port=1)), replace(PI, engine=EngineKind.OLLAMA)],
+    ids=["address", "engine"],
+)
+def test_backend_at_another_address_or_of_another_engine_begins_unknown_but_keeps_its_duty(changed: Backend) -> None:
+    play = Play()
+    play.find(GOOD)
+    play.publisher.set_duty("pi", Duty.DRAINING)
+    assert play.publisher.set_plan(RoutingPlan((changed, LAPTOP))) == ("pi",)
+    assert play.state() == BackendState(duty=Duty.DRAINING, since_at_s=play.now_s, reason="not probed yet")
+
+
+def test_added_backend_begins_unknown_and_a_removed_one_is_forgotten() -> None:
+    play = Play()
+    play.find(GOOD)
+    assert play.publisher.set_plan(RoutingPlan((LAPTOP,))) == ()
+    play.publisher.on_finding("pi", GOOD)
+    assert not play.publisher.on_traffic("pi", None)
+    assert play.publisher.health_of("pi").condition is Condition.UNKNOWN
+    assert play.publisher.set_plan(RoutingPlan((LAPTOP, PI))) == ("pi",)
+    assert play.state().condition is Condition.UNKNOWN
+
+
+steps = st.one_of(
+    st.tuples(st.just("find"), st.sampled_from([GOOD, BAD, REFUSED, Finding(Seen.LOADING), replace(GOOD, models=())])),
+    st.tuples(st.just("traffic"), st.sampled_from([None, FailureKind.REFUSED])),
+    st.tuples(st.just("duty"), st.sampled_from(Duty)),
+    st.tuples(st.just("plan"), st.sampled_from([(PI,), (PI, LAPTOP), (LAPTOP, PI)])),
+    st.tuples(st.just("tick"), st.none()),
+)
+
+
+@given(st.lists(steps, max_size=60))
+def test_whatever_happens_snapshots_are_whole_and_in_order(play_steps: list[tuple[str, object]]) -> None:
+    play = Play(replace(PI, health=HealthRules(slow_start_s=3.0)), LAPTOP)
+    for _, value in play_steps:
+        play.now_s += 1.0
+        if isinstance(value, Finding):
+            play.publisher.on_finding("pi", value)
+        elif isinstance(value, Duty):
+            play.publisher.set_duty("pi", value)
+        elif isinstance(value, tuple):
+            play.publisher.set_plan(RoutingPlan(value))
+        elif isinstance(value, FailureKind):
+            play.publisher.on_traffic("pi", value)
+        else:
+            play.publisher.on_traffic("pi", None)
+            play.publisher.tick()
+    snapshots = play.changes
+    assert [one.generation for one in snapshots] == list(range(2, len(snapshots) + 2))
+    for one in snapshots:
+        assert tuple(target.backend for target in one.targets) == one.plan.backends
+        assert all(target.state.since_at_s <= play.now_s for target in one.targets)
+    shown, believed = play.state(), play.publisher.health_of("pi")
+    assert (shown.condition, shown.since_at_s, shown.reason) == (believed.condition, believed.since_at_s, believed.reason)
