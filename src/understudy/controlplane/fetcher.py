@@ -6,11 +6,12 @@ for what a backend does.
 """
 
 import asyncio
+import ipaddress
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import h11
 import httpx
@@ -28,13 +29,22 @@ _CAUSES: Final[tuple[tuple[type[BaseException], FailureKind], ...]] = (
     (UnicodeError, FailureKind.NAME_UNRESOLVED),  # a name that IDNA cannot write
     (ssl.SSLError, FailureKind.TLS_FAILED),
     (ConnectionRefusedError, FailureKind.REFUSED),
+    (httpx.ConnectTimeout, FailureKind.CONNECT_TIMEOUT),
 )
 
 
-class Fetcher:
-    """Sends probes. Holds the TLS settings, which cost time and memory, and makes them when the first https backend is asked."""
+Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
 
-    def __init__(self) -> None:
+
+class Fetcher:
+    """Sends probes. Holds the TLS settings, which cost time and memory, and makes them when the first https backend is asked.
+
+    `resolve` gives the addresses of a name, best first, and raises OSError for a name that has none; so probes go where traffic
+    goes, also while names do not resolve. None: every question looks the name up anew.
+    """
+
+    def __init__(self, resolve: Resolve | None = None) -> None:
+        self._resolve = resolve
         # An empty context: httpx would otherwise load its list of authorities for plain http, too.
         self._plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._trusting: ssl.SSLContext | None = None
@@ -74,30 +84,63 @@ class Fetcher:
 
     async def _fetch(self, backend: Backend, request: ProbeRequest) -> tuple[ProbeAnswer | None, str]:
         """Send one question. Returns the answer, or None and in words why there is none."""
-        address = backend.address
+        try:
+            hosts = await self._hosts(backend.address.host)
+        except OSError as exc:
+            return None, _reason(exc, has_head=False)
+        # A dead address must leave time for the next one.
+        connect_s = backend.health.timeout_s / len(hosts) if len(hosts) > 1 else None
+        reason = ""
+        for host in hosts:
+            response: httpx.Response | None = None
+            try:
+                async with self._client(backend, connect_s) as client:
+                    async with client.stream("GET", **_question(backend, host, request)) as response:
+                        body = await _read(response)
+                    return ProbeAnswer(response.status_code, dict(response.headers), body), ""
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as exc:
+                reason = _reason(exc, has_head=response is not None)
+                if not isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout)):
+                    break
+        return None, reason
+
+    async def _hosts(self, host: str) -> tuple[str, ...]:
+        if self._resolve is None or _is_literal(host):
+            return (host,)
+        return await self._resolve(host) or (host,)
+
+    def _client(self, backend: Backend, connect_s: float | None) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(
-            verify=self._trust() if address.scheme == "https" else self._plain,
+            verify=self._trust() if backend.address.scheme == "https" else self._plain,
             trust_env=False,
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=0),
         )
-        # Not compressed, so that the bound on what we read is also the bound on what we hold.
-        headers = {"accept-encoding": "identity", "user-agent": "understudy-probe"}
-        if backend.api_key:
-            headers["authorization"] = f"Bearer {backend.api_key}"
-        url = f"{address.scheme}://{address.authority}{address.prefix}{request.path}"
-        response: httpx.Response | None = None
-        try:
-            async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=None) as client:  # noqa: S113 - the caller's
-                async with client.stream("GET", url, headers=headers) as response:
-                    body = await _read(response)
-                return ProbeAnswer(response.status_code, dict(response.headers), body), ""
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as exc:
-            return None, _reason(exc, has_head=response is not None)
+        return httpx.AsyncClient(transport=transport, trust_env=False, timeout=httpx.Timeout(None, connect=connect_s))
 
     def _trust(self) -> ssl.SSLContext:
         if self._trusting is None:
             self._trusting = ssl.create_default_context()
         return self._trusting
+
+
+def _question(backend: Backend, host: str, request: ProbeRequest) -> dict[str, Any]:
+    """Return the arguments of httpx that send `request` to `host`, under the backend's own name."""
+    address = backend.address
+    # Not compressed, so that the bound on what we read is also the bound on what we hold.
+    headers = {"host": address.authority, "accept-encoding": "identity", "user-agent": "understudy-probe"}
+    if backend.api_key:
+        headers["authorization"] = f"Bearer {backend.api_key}"
+    url = f"{address.scheme}://{replace(address, host=host).authority}{address.prefix}{request.path}"
+    # The certificate is checked against the name, whichever of its addresses we ask.
+    return {"url": url, "headers": headers, "extensions": {"sni_hostname": address.host}}
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from understudy.controlplane.fetcher import Fetcher
+from understudy.controlplane.fetcher import Fetcher, Resolve
 from understudy.core.health import Health, Seen, is_in_doubt
 from understudy.core.snapshot import Backend, Duty, EngineKind, HealthRules, Published, Target
 from understudy.engines import Finding
@@ -49,14 +49,22 @@ class Prober:
     """Keeps one probing task per backend of the published plan.
 
     `clock` gives loop time in seconds, `dice` a number from 0 to 1 for the jitter that keeps many daemons from probing in step.
+    `resolve` as in Fetcher.
     """
 
-    def __init__(self, published: Published, audience: Audience, clock: Callable[[], float], dice: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        published: Published,
+        audience: Audience,
+        clock: Callable[[], float],
+        dice: Callable[[], float],
+        resolve: Resolve | None = None,
+    ) -> None:
         self._published = published
         self._audience = audience
         self._clock = clock
         self._dice = dice
-        self._fetcher = Fetcher()
+        self._fetcher = Fetcher(resolve)
         self._watches: dict[str, _Watch] = {}
         self._plan_changed = asyncio.Event()
         # Loop time at which the beat is due, and at which it last came too late.

@@ -62,6 +62,27 @@ async def test_a_name_that_does_not_resolve_is_said_to_be_one(host: str) -> None
     assert (finding.seen, finding.reason) == (Seen.BAD, "has a name that does not resolve")
 
 
+async def test_probes_go_to_the_addresses_that_traffic_goes_to_until_one_answers() -> None:
+    async def resolve(host: str) -> tuple[str, ...]:
+        assert host == "gpu.invalid"
+        return "127.0.0.2", "127.0.0.1"
+
+    async with AskedServer({"/v1/models": MODELS}) as server:
+        finding = await Fetcher(resolve).fetch_finding(backend(server.port, host="gpu.invalid"), EngineKind.OPENAI)
+        assert finding.seen is Seen.GOOD
+        assert f"\r\nhost: gpu.invalid:{server.port}\r\n".encode() in server.heads[0].lower()
+        literal = await Fetcher(resolve).fetch_finding(backend(server.port), EngineKind.OPENAI)
+        assert literal.seen is Seen.GOOD
+
+
+async def test_a_name_that_traffic_cannot_resolve_either_is_said_to_be_one() -> None:
+    async def resolve(host: str) -> tuple[str, ...]:
+        raise socket.gaierror(-2, "unknown")
+
+    finding = await Fetcher(resolve).fetch_finding(backend(80, host="gpu.invalid"), EngineKind.OPENAI)
+    assert (finding.seen, finding.reason) == (Seen.BAD, "has a name that does not resolve")
+
+
 async def test_https_towards_plain_http_fails_the_handshake() -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
