@@ -74,19 +74,21 @@ def measure_speed(proxy: Proxy, work: Path, wish: Wish) -> dict[str, float]:
     return row
 
 
-def measure_memory(proxy: Proxy, work: Path, wish: Wish) -> dict[str, float]:
-    """Read resident memory when idle, with many streams held open, and before and after many exchanges."""
-    row = {"idle_mib": proxy.rss_bytes() / MIB}
-    # The first exchanges fill pools and caches; growth is what comes after them.
+def measure_held(proxy: Proxy, work: Path, wish: Wish) -> dict[str, float]:
+    """Read resident memory when idle and with many streams held open."""
+    idle = proxy.rss_bytes()
+    with held_streams(work, proxy.port, wish.held):
+        time.sleep(1)
+        held = proxy.rss_bytes()
+    return {"idle_mib": idle / MIB, "held_stream_kib": (held - idle) / KIB / wish.held}
+
+
+def measure_growth(proxy: Proxy, work: Path, wish: Wish) -> dict[str, float]:
+    """Read resident memory before and after many exchanges, once the first ones have filled pools and caches."""
     run_load(work, "count", str(proxy.port), "32", str(max(wish.exchanges // 10, 1)))
     settled = proxy.rss_bytes()
     run_load(work, "count", str(proxy.port), "32", str(wish.exchanges))
-    row["growth_kib"] = (proxy.rss_bytes() - settled) / KIB
-    before = proxy.rss_bytes()
-    with held_streams(work, proxy.port, wish.held):
-        time.sleep(1)
-        row["held_stream_kib"] = (proxy.rss_bytes() - before) / KIB / wish.held
-    return row
+    return {"growth_kib": (proxy.rss_bytes() - settled) / KIB}
 
 
 def measure_all(work: Path, wish: Wish) -> dict[str, dict[str, float]]:
@@ -99,7 +101,9 @@ def measure_all(work: Path, wish: Wish) -> dict[str, dict[str, float]]:
                 rows.append(measure_one(name, engine_port, work, wish, measure_speed))
         for name, rows in rounds.items():
             say(f"  memory: {name}")
-            rows.append(measure_one(name, engine_port, work, wish, measure_memory))
+            # Each on a process of its own: memory that one load freed would hide what the next one takes.
+            rows.append(measure_one(name, engine_port, work, wish, measure_held))
+            rows.append(measure_one(name, engine_port, work, wish, measure_growth))
     return {name: _medians(rows) for name, rows in rounds.items()}
 
 
