@@ -5,6 +5,7 @@ from tidy.source_tree import PACKAGE, UNIT_TESTS
 # Files that only state facts in frozen types: what they hold is tested where it is used.
 DATA_ONLY = {
     "core/ask.py": "frozen fields only; dialects make them, core.balancer reads them",
+    "core/record.py": "slots only; dataplane.relay fills them, telemetry reads them",
     "engines/contract.py": "frozen fields only; engines' probes yield and return them, controlplane.fetcher answers them",
 }
 
