@@ -5,8 +5,6 @@ Order: bytes to nodes (config.document), place-holders in values (config.substit
 then what concerns several keys (config.validation).
 """
 
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from pydantic_core import ErrorDetails
 from understudy.config.addresses import ListenAddress, read_listen
 from understudy.config.document import FILE_BYTES_MAX, Kind, read_document, shown
 from understudy.config.quantities import Unreadable
+from understudy.config.regular_file import read_regular_file
 from understudy.config.schema import Settings
 from understudy.config.validation import address_clashes, validate, written_path
 from understudy.errors import ConfigError, Mistake
@@ -70,17 +69,11 @@ def load_bytes(content: bytes, env: Mapping[str, str], file: str, overrides: Ove
 
 def read_file(path: Path) -> bytes:
     """Read the file's bytes, at most one more than `FILE_BYTES_MAX`. Raises `ConfigError` when it cannot be read."""
-    want = "a file that can be read"
     try:
-        # Without O_NONBLOCK a named pipe would hold the daemon until somebody writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor, not a path
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigError((Mistake("", "a folder or a device", "a regular file", str(path)),))
-            return file.read(FILE_BYTES_MAX + 1)
-    except (OSError, ValueError) as error:
-        reason = (getattr(error, "strerror", "") or "a path that is none").lower()
-        raise ConfigError((Mistake("", reason, want, str(path)),)) from error
+        return read_regular_file(path, FILE_BYTES_MAX + 1)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ConfigError((Mistake("", reason, "a file that can be read", str(path)),)) from error
 
 
 def from_urls(urls: Sequence[str], overrides: Overrides = NO_OVERRIDES) -> Settings:
@@ -106,8 +99,10 @@ def override(settings: Settings, overrides: Overrides) -> Settings:
     overridden = settings.model_copy(update=changes)
     listen = [(("listen", index), address) for index, address in enumerate(overridden.listen)]
     clashes = tuple(
-        Mistake(written_path(where), found, want)
-        for where, found, want in address_clashes(listen, overridden.admin.listen, has_token=bool(overridden.admin.token))
+        Mistake(written_path(where), f"{address}, {fault}", want)
+        for where, address, fault, want in address_clashes(
+            listen, overridden.admin.listen, has_token=bool(overridden.admin.token)
+        )
     )
     if clashes:
         raise ConfigError(clashes)

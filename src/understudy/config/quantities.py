@@ -6,6 +6,7 @@ program gave, and raises `Unreadable` with what is wanted. No message here conta
 """
 
 import re
+from decimal import Decimal
 from typing import Final
 
 DURATION_WANTED: Final = "a duration such as 250ms, 5s, 10m, 24h or a number of seconds"
@@ -76,7 +77,7 @@ def write_duration(seconds: float) -> str:
     milliseconds = round(seconds * 1000)
     if milliseconds / 1000 == seconds and milliseconds < 1000:
         return f"{milliseconds}ms"
-    return f"{seconds!r}s"
+    return f"{_plain(seconds)}s"
 
 
 def read_size(value: object) -> int:
@@ -118,7 +119,7 @@ def read_share(value: object) -> float:
 def write_share(share: float) -> str:
     """Write a share in percent, exact: 0.2 is `20%`; where percent would round, the plain number."""
     percent = f"{share * 100:.9g}"
-    return f"{percent}%" if "e" not in percent and float(percent) / 100 == share else repr(share)
+    return f"{percent}%" if "e" not in percent and float(percent) / 100 == share else _plain(share)
 
 
 def read_whole(value: object, *, least: int, most: int = WHOLE_MAX) -> int:
@@ -149,3 +150,8 @@ def _split(text: str) -> tuple[str, str]:
     matched = _QUANTITY.fullmatch(text)
     assert matched is not None, "the caller's pattern is narrower"  # noqa: S101  an invariant of this module
     return matched[1], matched[2]
+
+
+def _plain(number: float) -> str:
+    """Write a number without an exponent, which no reader here takes."""
+    return f"{Decimal(repr(number)):f}"

@@ -4,13 +4,12 @@ Called by config.load for every scalar after YAML has been read, so that a value
 nothing else. Never names a value in a message, only the place-holder as it was written.
 """
 
-import os
 import re
-import stat
 from collections.abc import Mapping
 from typing import Final
 
 from understudy.config.quantities import Unreadable
+from understudy.config.regular_file import read_regular_file
 
 SECRET_BYTES_MAX: Final = 64 * 1024
 
@@ -56,14 +55,9 @@ def _secret(path: str) -> str:
         raise Unreadable("an absolute path, such as ${file:/run/secrets/key}", shown)
     want = f"a readable file of text, at most {SECRET_BYTES_MAX // 1024}KiB"
     try:
-        # Without O_NONBLOCK a named pipe would hold the daemon until somebody writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor, not a path
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Unreadable(want, f"{shown}, which is not a regular file")
-            content = file.read(SECRET_BYTES_MAX + 1)
+        content = read_regular_file(path, SECRET_BYTES_MAX + 1)
     except OSError as error:
-        raise Unreadable(want, f"{shown}, which cannot be read ({error.strerror})") from error
+        raise Unreadable(want, f"{shown}, which cannot be read ({(error.strerror or type(error).__name__).lower()})") from error
     if len(content) > SECRET_BYTES_MAX:
         raise Unreadable(want, f"{shown}, which is too large")
     try:

@@ -19,7 +19,7 @@ from understudy.config.substitution import fill
 from understudy.errors import Mistake
 
 Location = tuple[str | int, ...]
-Clash = tuple[Location, str, str]
+Clash = tuple[Location, ListenAddress, str, str]
 
 _KINDS_WANTED: Final = {
     "model_type": Kind.MAPPING,
@@ -61,17 +61,18 @@ def address_clashes(
 ) -> Iterator[Clash]:
     """Find what addresses do not allow together: one address used twice, or an admin port open to others without a token.
 
-    Yields (location, found, want). Addresses that could not be read are left out by the caller (`admin`: None).
+    Yields (location, address, what is wrong with it, what is wanted). The caller leaves out what could not be read
+    (`admin`: None).
     """
     taken: dict[ListenAddress, str] = {}
     everything = [*listen, (("admin", "listen"), admin)] if admin else list(listen)
     for location, address in everything:
         if address in taken and (address.port or address.path):
-            yield location, f"{address}, which {taken[address]} has already", "each address once"
+            yield location, address, f"which {taken[address]} has already", "each address once"
         taken.setdefault(address, written_path(location))
     if admin and not admin.is_loopback and not has_token:
         want = "admin.token to be set, or admin.listen on loopback such as 127.0.0.1:9901"
-        yield ("admin", "listen"), f"{admin}, which others can reach, and no admin.token", want
+        yield ("admin", "listen"), admin, "which others can reach, and no admin.token", want
 
 
 class _Reading:
@@ -111,9 +112,11 @@ class _Reading:
         address = _readable(admin.get("listen", "127.0.0.1:9901"))
         # A token that is no text gets its own mistake; that it is missing would be a second one for the same key.
         has_token = admin.get("token", "") != ""
-        for location, found, want in address_clashes(listen, address, has_token=has_token):
+        for location, clashing, fault, want in address_clashes(listen, address, has_token=has_token):
             node = self._find(location)
-            self._note((node.line, node.column), location, found, want)
+            # A default address stands nowhere in the file.
+            written = shown(node.text) if node.kind is Kind.TEXT else str(clashing)
+            self._note((node.line, node.column), location, f"{written}, {fault}", want)
 
     def _note_repeated_names(self, backends: Any) -> None:
         first: dict[str, int] = {}
@@ -134,7 +137,7 @@ class _Reading:
         location = tuple(step for step in detail["loc"] if step != "[key]")
         node = self._find(location)
         # pydantic also calls a list too short when every item of it was refused.
-        if node.is_broken or (detail["type"] == "too_short" and node.items):
+        if node.is_broken or (detail["type"] == "too_short" and (node.items or node.kind is not Kind.LIST)):
             return
         kind = detail["type"]
         if kind == "extra_forbidden":

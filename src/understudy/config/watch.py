@@ -8,7 +8,7 @@ network file system, a file mounted over the path and a folder that was replaced
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from watchfiles import awatch
 # inotify has run out of watches or instances, or the folder is gone: look this often until it works again.
 LOOK_S: Final = 2.0
 # With inotify at work, look this often all the same.
-UNTOLD_LOOK_MS: Final = 5_000
+UNTOLD_LOOK_S: Final = 5.0
 LINKS_MAX: Final = 40
 
 Signature = tuple[int, ...]
@@ -32,18 +32,22 @@ def signature(path: Path) -> Signature:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-async def looks(path: Path, look_s: float = LOOK_S) -> AsyncIterator[None]:
+async def looks(path: Path, look_s: float = LOOK_S, untold_look_s: float = UNTOLD_LOOK_S) -> AsyncGenerator[None, None]:
     """Yield once now, and then whenever it is time to look at the file again. Ends only by being closed."""
     yield
     while True:
         folders = folders_of(path)
+        if not folders:
+            await asyncio.sleep(look_s)
+            yield
+            continue
         try:
             notices = awatch(
                 *sorted({folder for folder, _, _ in folders}),
                 watch_filter=None,
                 debounce=200,
                 step=50,
-                rust_timeout=UNTOLD_LOOK_MS,
+                rust_timeout=int(untold_look_s * 1000),
                 yield_on_timeout=True,
                 recursive=False,
                 ignore_permission_denied=True,

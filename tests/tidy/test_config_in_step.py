@@ -1,0 +1,116 @@
+"""config.example.yaml, the schema and docs/configuration.md name the same keys with the same defaults."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tidy.source_tree import TOP
+from understudy.config.load import load_file, load_text
+from understudy.config.schema import json_schema
+
+EXAMPLE = TOP / "config.example.yaml"
+DOCS = TOP / "docs" / "configuration.md"
+# A key's row: | `key` | meaning | takes | default |
+ROW = re.compile(r"^\| `([a-z_.\[\]]+)` \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
+IN_THE_EXAMPLE_ONLY_TO_SHOW = {"backends[].in_flight_max", "backends[].models", "backends[].health"}
+
+
+def schema_keys() -> dict[str, dict[str, Any]]:
+    """Every key of the schema, sections left out: `health.interval` -> its schema."""
+    schema = json_schema()
+    return dict(_keys(schema, schema, ""))
+
+
+def _keys(whole: dict[str, Any], part: dict[str, Any], above: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, value in part["properties"].items():
+        inner = value.get("items", value)
+        reference = inner.get("$ref", "").rpartition("/")[2]
+        section = whole["$defs"].get(reference, {})
+        # A backend's own health has the keys of health, which stand in the docs once.
+        if "properties" in section and above + key != "backends[].health":
+            yield from _keys(whole, section, f"{above}{key}{'[]' if 'items' in value else ''}.")
+        else:
+            yield above + key, value
+
+
+def example_keys() -> set[str]:
+    example = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for key, value in example.items():
+        if key == "backends":
+            found |= {f"backends[].{inner}" for backend in value for inner in backend}
+        elif isinstance(value, dict):
+            found |= {f"{key}.{inner}" for inner in value}
+        else:
+            found.add(key)
+    return found
+
+
+def written_default(key: str, schema: dict[str, Any]) -> str:
+    default = schema.get("default")
+    if key in {"backends[].models", "backends[].health"}:
+        return "`{}`"
+    if default is None:
+        return "required"
+    if default == "":
+        return "empty"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def test_the_example_holds_every_key_and_no_other() -> None:
+    assert example_keys() == set(schema_keys())
+
+
+def test_the_example_loads_as_it_is_and_stands_at_the_defaults() -> None:
+    example = load_file(EXAMPLE, {})
+    bare = load_text("backends: [{name: a, url: 'http://a'}]", {})
+    assert example.model_dump(exclude={"backends"}) == bare.model_dump(exclude={"backends"})
+    shown = {"name", "url", *(key.rpartition(".")[2] for key in IN_THE_EXAMPLE_ONLY_TO_SHOW)}
+    assert example.backends[0].model_dump(exclude=shown) == bare.backends[0].model_dump(exclude=shown)
+
+
+def test_the_example_says_what_every_key_means() -> None:
+    silent = []
+    for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
+        # The second backend and what stands inside `models` repeat what was said above them.
+        key = re.match(r" *-? ?([a-z_]+):( |$)", line)
+        if key and "#" not in line and not re.search(r"laptop|192\.168\.1\.101|role: backup|qwen2\.5", line):
+            silent.append(line)
+    assert not silent
+
+
+def test_the_example_validates_against_the_schema() -> None:
+    jsonschema.Draft202012Validator(json_schema()).validate(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")))
+
+
+def test_the_schema_is_valid_by_its_own_draft() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+
+
+def test_the_docs_have_one_row_for_every_key_and_no_other() -> None:
+    rows = [match[1] for match in ROW.finditer(DOCS.read_text(encoding="utf-8"))]
+    assert sorted(rows) == sorted(schema_keys())
+
+
+@pytest.mark.parametrize(("key", "schema"), schema_keys().items())
+def test_the_docs_tell_the_default_of_the_schema(key: str, schema: dict[str, Any]) -> None:
+    defaults = {match[1]: match[4] for match in ROW.finditer(DOCS.read_text(encoding="utf-8"))}
+    assert defaults.get(key) == written_default(key, schema)
+
+
+@pytest.mark.parametrize(("key", "schema"), schema_keys().items())
+def test_every_key_of_the_schema_tells_its_meaning(key: str, schema: dict[str, Any]) -> None:
+    whole = json_schema()
+    referred = whole["$defs"].get(schema.get("$ref", "").rpartition("/")[2], {})
+    assert schema.get("description") or referred.get("description"), key
+
+
+def test_the_files_shown_in_the_docs_load() -> None:
+    shown = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert shown
+    for text in shown:
+        assert load_text(text.replace("${file:/run/secrets/gpu_key}", "key"), {}).backends

@@ -1,0 +1,129 @@
+import argparse
+from pathlib import Path
+
+import pytest
+
+from understudy.cli import check
+from understudy.config.compile import compile_plan
+from understudy.config.load import load_text
+from understudy.core.health import Seen
+from understudy.core.snapshot import Backend, EngineKind, Model
+from understudy.engines.contract import Finding
+
+FULL = """
+admin: {token: hunter1}
+backends:
+  - name: pi
+    url: http://127.0.0.1:1/v1
+    api_key: hunter2
+    models: {qwen2.5: "qwen2.5:0.5b"}
+    health: {interval: 1s, max_fails: 0}
+  - {name: gpu, url: 'https://gpu', engine: vllm, role: backup, weight: 3, in_flight_max: 4}
+timeouts: {total: 10m}
+failover: {tries: 2, hold: 0s}
+balance: session
+access: {allow_admin_paths: true}
+"""
+
+
+def run(*args: str) -> int:
+    parser = argparse.ArgumentParser()
+    check.add(parser.add_subparsers())
+    parsed = parser.parse_args(["check", *args])
+    result = parsed.run(parsed)
+    assert isinstance(result, int)
+    return result
+
+
+def meaning(text: str) -> str:
+    return "\n".join(check.meaning(load_text(text, {})))
+
+
+def test_a_good_file_is_told_in_plain_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "u.yaml"
+    file.write_text(FULL, encoding="utf-8")
+    assert run("-c", str(file)) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.startswith(f"{file} can be used.\n\nClients connect to 127.0.0.1:8080.\n")
+
+
+def test_every_mistake_is_told_with_its_place_and_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "u.yaml"
+    file.write_text("backends:\n  - {name: A, url: b}\n", encoding="utf-8")
+    assert run("-c", str(file)) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [line.split(": ")[:2] for line in printed.err.splitlines()] == [
+        [f"{file}:2:12", "backends[0].name"],
+        [f"{file}:2:20", "backends[0].url"],
+    ]
+
+
+def test_a_file_that_is_gone_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-c", str(tmp_path / "gone")) == 1
+    assert capsys.readouterr().err == f"{tmp_path}/gone: found no such file or directory; want a file that can be read\n"
+
+
+def test_the_meaning_says_everything_but_the_keys() -> None:
+    told = meaning(FULL)
+    for words in (
+        "The admin port is 127.0.0.1:9901 and asks for the token.",
+        "pi: http://127.0.0.1:1/v1, engine found by the probe, sends its own key",
+        "qwen2.5 is qwen2.5:0.5b there",
+        "note: clients' paths begin with /v1 already",
+        "gpu: https://gpu:443, engine vllm, weight 3, at most 4 exchanges at once",
+        "always the same one for the same X-Session-ID",
+        "Health of pi: probed every 1s",
+        "failed exchanges rest no backend",
+        "Health of gpu: probed every 5s",
+        "10m for the whole",
+        "at most 2 attempts",
+        "refuses at once when none is usable",
+        "model-management paths are relayed",
+    ):
+        assert words in told
+    assert "hunter" not in told
+
+
+def test_a_bare_file_means_the_defaults() -> None:
+    told = meaning("backends: [{name: a, url: 'http://a'}]")
+    assert "no limit for the whole" in told
+    assert "every usable backend once, retries up to 20% of the exchanges; waits 5s for a usable backend." in told
+    assert "Chosen among several" not in told
+    assert "Backups" not in told
+
+
+async def test_what_the_probes_found_is_told_in_the_files_order() -> None:
+    plan = compile_plan(load_text(FULL, {}))
+    findings = {
+        "pi": Finding(Seen.GOOD, EngineKind.OLLAMA, "0.9", models=(Model("llama3:latest"), Model("qwen3"))),
+        "gpu": Finding(Seen.BAD, reason="refused the connection"),
+    }
+
+    async def probe(backend: Backend) -> Finding:
+        return findings[backend.name]
+
+    told = list(check.found_lines(plan, await check.probe_all(plan, probe)))
+    assert told == [
+        "  pi: up, ollama 0.9",
+        "    lists llama3:latest, qwen3",
+        "    does not list qwen2.5:0.5b, which clients call qwen2.5",
+        "  gpu: down, engine not known (refused the connection)",
+    ]
+
+
+def test_a_model_is_listed_with_and_without_latest() -> None:
+    plan = compile_plan(load_text("backends: [{name: a, url: 'http://a', models: {x: llama3, y: 'qwen3:latest'}}]", {}))
+    finding = Finding(Seen.GOOD, EngineKind.OLLAMA, models=(Model("llama3:latest"), Model("qwen3")))
+    assert not any("does not list" in line for line in check.found_lines(plan, [finding]))
+
+
+def test_a_backend_that_refuses_is_told_as_down_and_the_file_is_still_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "u.yaml"
+    # Nobody listens on port 1 of loopback, so the connection is refused at once.
+    file.write_text("backends: [{name: a, url: 'http://127.0.0.1:1'}]\n", encoding="utf-8")
+    assert run("-c", str(file), "--probe") == 0
+    assert "  a: down, engine not known (" in capsys.readouterr().out

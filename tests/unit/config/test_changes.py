@@ -1,0 +1,68 @@
+from understudy.config.changes import keep_until_restart, written_changes
+from understudy.config.load import load_text
+from understudy.config.schema import Settings
+
+A = "  - {name: a, url: 'http://a'"
+B = "  - {name: b, url: 'http://b'}\n"
+
+
+def file(*backends: str, rest: str = "") -> Settings:
+    return load_text("backends:\n" + "".join(backends) + rest, {})
+
+
+def changes(old: Settings, new: Settings) -> list[str]:
+    return list(written_changes(old, new))
+
+
+def test_the_same_settings_have_no_changes() -> None:
+    assert changes(file(A + "}\n"), file(A + ", weight: 1}\n", rest="health: {rise: 2}\n")) == []
+
+
+def test_backends_come_go_and_move() -> None:
+    assert changes(file(A + "}\n"), file(A + "}\n", B)) == ["backends: b added"]
+    assert changes(file(A + "}\n", B), file(B)) == ["backends: a removed"]
+    assert changes(file(A + "}\n", B), file(B, A + "}\n")) == ["backends: order is now b, a"]
+
+
+def test_values_are_written_as_in_the_file() -> None:
+    new = file(
+        "  - {name: a, url: 'http://c:1', weight: 3, models: {m: n}, health: {interval: 1m}}\n",
+        rest="timeouts: {stall: 20s}\naccess: {allow_admin_paths: yes}\n"
+        "log: {level: debug}\nfailover: {budget: 0.5, body_max: 1KiB}\n",
+    )
+    assert changes(file(A + "}\n"), new) == [
+        "backends.a.url: http://a:80 -> http://c:1",
+        "backends.a.weight: 1 -> 3",
+        "backends.a.models.m: not set -> n",
+        "backends.a.health.interval: not set -> 60s",
+        "timeouts.stall: 30s -> 20s",
+        "failover.budget: 20% -> 50%",
+        "failover.body_max: 32MiB -> 1KiB",
+        "access.allow_admin_paths: false -> true",
+        "log.level: info -> debug",
+    ]
+
+
+def test_a_health_key_of_a_backend_that_equals_the_common_one_is_a_change() -> None:
+    assert changes(file(A + "}\n"), file(A + ", health: {rise: 2}}\n")) == ["backends.a.health.rise: not set -> 2"]
+
+
+def test_a_changed_key_is_told_without_its_value() -> None:
+    assert changes(file(A + ", api_key: hunter1}\n"), file(A + ", api_key: hunter2}\n")) == ["backends.a.api_key: changed"]
+
+
+def test_what_needs_a_restart_is_named_and_kept_as_it_runs() -> None:
+    running = file(B)
+    new = file(
+        B,
+        rest="listen: ':::1'\n".replace(":::1", "[::]:1")
+        + "admin: {listen: '[::1]:2', token: t}\nlog: {format: json, level: debug}\n",
+    )
+    kept, needs_restart = keep_until_restart(new, running)
+    assert needs_restart == ("listen", "admin.listen", "admin.token", "log.format")
+    assert (kept.listen, kept.admin, kept.log.format) == (running.listen, running.admin, running.log.format)
+    assert changes(running, kept) == ["log.level: info -> debug"]
+
+
+def test_nothing_needs_a_restart_when_nothing_of_it_changed() -> None:
+    assert keep_until_restart(file(B), file(A + "}\n")) == (file(B), ())

@@ -1,0 +1,57 @@
+from understudy.config.compile import compile_plan
+from understudy.config.load import load_text
+from understudy.core.snapshot import (
+    Address,
+    Backend,
+    Balance,
+    EngineKind,
+    FailoverRules,
+    HealthRules,
+    Limits,
+    Role,
+    RoutingPlan,
+    Timeouts,
+)
+
+
+def test_a_bare_file_compiles_to_the_defaults_of_the_plan() -> None:
+    plan = compile_plan(load_text("backends: [{name: a, url: 'http://a'}]", {}))
+    assert plan == RoutingPlan(backends=(Backend("a", Address("http", "a", 80)),))
+
+
+def test_every_key_reaches_its_place_in_the_plan() -> None:
+    text = """
+backends:
+  - {name: a, url: 'https://a:1/x', engine: vllm, role: backup, weight: 2, in_flight_max: 3, models: {m: n, o: n}, api_key: k}
+health: {interval: 1, timeout: 2, rise: 3, fall: 4, max_fails: 5, fail_timeout: 6, slow_start: 7}
+timeouts: {connect: 1, first_token: 2, stall: 3, total: 4}
+failover: {tries: 1, budget: 50%, hold: 2, body_max: 3}
+balance: session
+access: {allow_admin_paths: true}
+limits: {head_max: 1, fields_max: 2, target_max: 3, head_timeout: 4, body_timeout: 5, idle_timeout: 6, write_idle: 7,
+         connections_max: 8, waiting_max: 9, drain_s_max: 10}
+"""
+    health = HealthRules(1.0, 2.0, 3, 4, 5, 6.0, 7.0)
+    models = (("m", "n"), ("o", "n"))
+    backend = Backend("a", Address("https", "a", 1, "/x"), EngineKind.VLLM, Role.BACKUP, 2, 3, models, "k", health)
+    assert compile_plan(load_text(text, {})) == RoutingPlan(
+        backends=(backend,),
+        balance=Balance.SESSION,
+        timeouts=Timeouts(1.0, 2.0, 3.0, 4.0),
+        failover=FailoverRules(1, 0.5, 2.0, 3),
+        limits=Limits(1, 2, 3, 4.0, 5.0, 6.0, 7.0, 8, 9, 10.0),
+        allow_admin_paths=True,
+    )
+
+
+def test_a_backends_own_health_replaces_only_the_keys_it_names() -> None:
+    text = """
+health: {rise: 5, interval: 9s}
+backends:
+  - {name: a, url: 'http://a', health: {interval: 5s}}
+  - {name: b, url: 'http://b'}
+"""
+    own, common = compile_plan(load_text(text, {})).backends
+    # 5s is also the default: that the backend wrote it is what counts.
+    assert (own.health.interval_s, own.health.rise) == (5.0, 5)
+    assert (common.health.interval_s, common.health.rise) == (9.0, 5)

@@ -1,0 +1,122 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from understudy.config.quantities import (
+    SIZE_BYTES_MAX,
+    Unreadable,
+    read_duration,
+    read_positive_duration,
+    read_share,
+    read_size,
+    read_switch,
+    read_whole,
+    write_duration,
+    write_share,
+    write_size,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("250ms", 0.25), ("5s", 5.0), ("1.5m", 90.0), ("24h", 86400.0), ("7", 7.0), ("0.2", 0.2), ("0s", 0.0), (3, 3.0), (0.5, 0.5)],
+)
+def test_a_duration_is_read_in_seconds(text: object, seconds: float) -> None:
+    assert read_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1s", "1h30m", "5 s", "5S", "1e3", "nan", "inf", "٣s", "9000h", None, [], True, "1.s"]
+)
+def test_what_is_no_duration_is_refused_with_what_is_wanted(text: object) -> None:
+    with pytest.raises(Unreadable) as refused:
+        read_duration(text)
+    assert "duration" in refused.value.want
+
+
+def test_zero_is_refused_where_it_makes_no_sense() -> None:
+    with pytest.raises(Unreadable, match="more than 0"):
+        read_positive_duration("0s")
+    assert read_positive_duration("1ms") == 0.001
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.25, "250ms"), (5.0, "5s"), (120.0, "120s"), (600.0, "10m"), (86400.0, "24h"), (0.0, "0s"), (90.5, "90.5s")],
+)
+def test_a_duration_is_written_as_people_write_it(seconds: float, text: str) -> None:
+    assert write_duration(seconds) == text
+
+
+@given(st.integers(0, 10**9).map(lambda milliseconds: milliseconds / 1000))
+def test_a_written_duration_reads_as_itself(seconds: float) -> None:
+    assert read_duration(write_duration(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("512KiB", 524288),
+        ("16MiB", 2**24),
+        ("1GiB", 2**30),
+        ("2KB", 2000),
+        ("3MB", 3_000_000),
+        ("1.5KiB", 1536),
+        ("12", 12),
+        ("7B", 7),
+    ],
+)
+def test_a_size_is_read_in_bytes(text: str, size: int) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["0", "0MiB", "1.0001KiB", "16M", "16mib", "-1", "", "1025GiB", "999999999999999GiB", None])
+def test_what_is_no_size_is_refused(text: object) -> None:
+    with pytest.raises(Unreadable, match=r"size|bytes"):
+        read_size(text)
+
+
+@given(st.integers(1, SIZE_BYTES_MAX))
+def test_a_written_size_reads_as_itself(size: int) -> None:
+    assert read_size(write_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("20%", 0.2), ("0.2", 0.2), ("100%", 1.0), ("0%", 0.0), ("1", 1.0), ("12.5%", 0.125)]
+)
+def test_a_share_is_read_from_percent_or_a_fraction(text: str, share: float) -> None:
+    assert read_share(text) == share
+
+
+@pytest.mark.parametrize("text", ["101%", "1.1", "20 %", "-1%", "%", ""])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(Unreadable, match="share"):
+        read_share(text)
+
+
+@given(st.floats(0, 1).map(lambda share: round(share, 6)))
+def test_a_written_share_reads_as_itself(share: float) -> None:
+    assert read_share(write_share(share)) == share
+
+
+@pytest.mark.parametrize("text", ["010", "1_000", "1.0", "0x10", "-1", "1e3", "", "9" * 5000, "1001", True])
+def test_what_is_no_plain_whole_number_in_range_is_refused(text: object) -> None:
+    with pytest.raises(Unreadable, match="a whole number from 0 to 1000"):
+        read_whole(text, least=0, most=1000)
+
+
+def test_a_whole_number_is_read_at_both_bounds() -> None:
+    assert [read_whole(text, least=0, most=1000) for text in ("0", "1000", 3)] == [0, 1000, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("Yes", True), ("ON", True), ("false", False), ("no", False), (True, True)]
+)
+def test_a_switch_is_read_in_any_spelling_of_yaml(text: object, value: bool) -> None:
+    assert read_switch(text) is value
+
+
+@pytest.mark.parametrize("text", ["1", "", "y", "enabled", None])
+def test_what_is_no_switch_is_refused(text: object) -> None:
+    with pytest.raises(Unreadable, match="true or false"):
+        read_switch(text)

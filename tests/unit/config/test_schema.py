@@ -1,0 +1,93 @@
+import jsonschema
+import pydantic
+import pytest
+
+from understudy.config.addresses import ListenAddress
+from understudy.config.schema import SECRET_KEYS, BackendSettings, HealthSettings, Settings, json_schema, sections
+
+BACKEND = {"name": "pi", "url": "http://pi:11434"}
+
+
+def test_only_the_backends_are_required() -> None:
+    settings = Settings.model_validate({"backends": [BACKEND]})
+    assert settings.listen == (ListenAddress("127.0.0.1", 8080),)
+    assert settings.admin.listen == ListenAddress("127.0.0.1", 9901)
+    assert settings.backends[0].health == HealthSettings()
+
+
+def test_settings_are_frozen() -> None:
+    settings = Settings.model_validate({"backends": [BACKEND]})
+    with pytest.raises(pydantic.ValidationError):
+        settings.backends = ()
+
+
+def test_a_section_with_nothing_in_it_means_its_defaults() -> None:
+    bare = Settings.model_validate({"backends": [BACKEND]})
+    nothing = dict.fromkeys(("admin", "health", "timeouts", "failover", "access", "log", "limits"))
+    assert Settings.model_validate({"backends": [{**BACKEND, "models": None, "health": None}], **nothing}) == bare
+
+
+@pytest.mark.parametrize("key", ["color", "warm", "restart", "generate", "keepalive", "sessions", "rollout", "alerts"])
+def test_keys_that_do_nothing_yet_are_unknown(key: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match="Extra inputs"):
+        Settings.model_validate({"backends": [BACKEND], key: "x"})
+
+
+def test_secrets_stand_in_no_repr_and_in_no_message() -> None:
+    backend = BackendSettings.model_validate({**BACKEND, "api_key": "hunter2"})
+    assert "hunter2" not in repr(backend)
+    with pytest.raises(pydantic.ValidationError) as refused:
+        BackendSettings.model_validate({**BACKEND, "api_key": "hunter2 x"})
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["a b", "a\nb", "a\r\nX-Evil: 1", "ä", "a" * 4097])
+def test_a_key_that_would_break_a_head_is_refused(value: str) -> None:
+    with pytest.raises(pydantic.ValidationError):
+        BackendSettings.model_validate({**BACKEND, "api_key": value})
+
+
+@pytest.mark.parametrize("name", ["Pi", "-pi", "_pi", "", "p i", "pi/1", "p" * 64])
+def test_a_name_is_what_fits_a_header_a_path_and_a_metric(name: str) -> None:
+    with pytest.raises(pydantic.ValidationError):
+        BackendSettings.model_validate({**BACKEND, "name": name})
+
+
+def test_every_section_is_listed_once_under_its_keys() -> None:
+    for path, section in sections().items():
+        above = sections()[path[:-1]] if path else None
+        assert above is None or path[-1] in above.model_fields
+        assert section.model_config["extra"] == "forbid"
+
+
+def test_every_secret_key_is_kept_out_of_reprs() -> None:
+    hidden = {key for section in sections().values() for key, field in section.model_fields.items() if field.repr is False}
+    assert hidden == SECRET_KEYS
+
+
+def test_the_json_schema_takes_what_the_loader_takes() -> None:
+    validator = jsonschema.Draft202012Validator(json_schema())
+    validator.validate({"listen": ["[::]:80", "unix:/a"], "backends": [{**BACKEND, "weight": 3, "models": {"a": "b"}}]})
+    validator.validate({"backends": [{**BACKEND, "weight": "${W}"}], "timeouts": {"stall": 3, "total": "1.5m"}})
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {},
+        {"backends": []},
+        {"backends": [{"name": "a"}]},
+        {"backends": [BACKEND], "x": 1},
+        {"backends": [{**BACKEND, "weight": 0}]},
+    ],
+)
+def test_the_json_schema_refuses_what_the_loader_refuses(file: dict[str, object]) -> None:
+    assert not jsonschema.Draft202012Validator(json_schema()).is_valid(file)
+
+
+def test_the_json_schema_writes_defaults_as_an_operator_does() -> None:
+    schema = json_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["$defs"]["HealthSettings"]["properties"]["interval"]["default"] == "5s"
+    assert schema["$defs"]["FailoverSettings"]["properties"]["body_max"]["default"] == "32MiB"
+    assert schema["properties"]["listen"]["default"] == "127.0.0.1:8080"

@@ -1,0 +1,136 @@
+"""What is said of a file that reads as YAML and cannot be used: the words, the place, and what is never shown."""
+
+import pytest
+
+from understudy.config.addresses import ListenAddress
+from understudy.config.load import load_text
+from understudy.config.validation import address_clashes, written_path
+from understudy.errors import ConfigError
+
+WANT_BACKENDS = "for example backends: - {name: pi, url: http://192.168.1.100:11434}"
+PI = "backends: [{name: pi, url: 'http://pi'}]\n"
+
+
+def mistakes_of(text: str, **env: str) -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        load_text(text, env, "f")
+    return [str(mistake) for mistake in refused.value.mistakes]
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("backends:\n  - name: pi\n    url: pi:80\n", "f:3:10: backends[0].url: found pi:80; want a URL such as http://gpu1:11434 ("),
+        ("backends:\n  - name: pi\n", "f:2:5: backends[0].url: found nothing; want this key, for example url: http://192.168.1.100:11434"),
+        ("log: {}\n", "f:1:1: backends: found nothing; want this key, " + WANT_BACKENDS),
+        ("backends:\n", "f:1:10: backends: found nothing; want a list, " + WANT_BACKENDS),
+        ("backends: []\n", "f:1:11: backends: found an empty list; want at least one, " + WANT_BACKENDS),
+        (PI + "balance: best\n", "f:2:10: balance: found best; want one of ordered, round_robin, least_in_flight, fa"),
+        (PI + "timeouts: {stall: }\n", "f:2:19: timeouts.stall: found nothing; want a duration"),
+        (PI + "timeouts: {stal: 1s}\n", "f:2:12: timeouts.stal: found an unknown key; want stall"),
+        (PI + "health: 5s\n", "f:2:9: health: found 5s; want keys and values"),
+        (PI + "health: [5s]\n", "f:2:9: health: found a list; want keys and values"),
+        (PI + "listen: []\n", "f:2:9: listen: found an empty list; want at least one"),
+        (PI + "listen: [1, 'a:1']\n", "f:2:10: listen[0]: found 1; want HOST:PORT such as"),
+        (PI + "log: {level: loud}\n", "f:2:14: log.level: found loud; want one of debug, info, warning, error"),
+        (PI + "limits: {waiting_max: -1}\n", "f:2:23: limits.waiting_max: found -1; want a whole number of 0 or more"),
+        (PI + "access: {allow_admin_paths: 2}\n", "f:2:29: access.allow_admin_paths: found 2; want true or false"),
+        ("backends: [{name: pi, url: 'http://pi', models: {a.b: ''}}]", """f:1:55: backends[0].models["a.b"]: found ''; want a"""),
+        ("backends: [{name: pi, url: 'http://pi', models: {'': b}}]", "f:1:54: backends[0].models['']: found b; want a model's name"),
+    ],
+)  # fmt: skip
+def test_a_mistake_names_place_path_what_was_found_and_what_is_wanted(text: str, mistake: str) -> None:
+    found = mistakes_of(text)
+    assert len(found) == 1, found
+    assert found[0].startswith(mistake)
+
+
+def test_every_mistake_is_told_at_once_in_the_order_of_the_file() -> None:
+    found = mistakes_of(
+        "listen: x\nbackends:\n  - {name: Pi, url: x, wait: 1, engine: olama}\n"
+        "  - 7\nhealth: {rise: 0}\nhealth: {}\nbalanc: fastest\n"
+    )
+    places = [line.split(": ")[0] for line in found]
+    assert places == ["f:1:9", "f:3:12", "f:3:21", "f:3:24", "f:3:41", "f:4:5", "f:5:16", "f:6:1", "f:7:1"]
+
+
+def test_an_unknown_key_without_a_likeness_gets_the_list_and_the_nearest() -> None:
+    (mistake,) = mistakes_of(PI + "sessions: {}\n")
+    assert "found an unknown key; want one of listen, admin, backends, " in mistake
+    assert "(nearest: " in mistake
+
+
+def test_the_second_backend_of_a_name_is_refused() -> None:
+    (mistake,) = mistakes_of("backends:\n  - {name: pi, url: 'http://a'}\n  - {name: pi, url: 'http://b'}\n")
+    assert (
+        mistake == "f:3:12: backends[1].name: found pi a second time (first on line 2); want a name of its own for each backend"
+    )
+
+
+def test_an_admin_port_that_others_can_reach_needs_a_token() -> None:
+    (mistake,) = mistakes_of(PI + "admin: {listen: '0.0.0.0:9901'}\n")
+    assert mistake.startswith(
+        "f:2:17: admin.listen: found 0.0.0.0:9901, which others can reach, and no admin.token; want admin.token"
+    )
+    assert load_text(PI + "admin: {listen: '0.0.0.0:9901', token: x}\n", {}).admin.token == "x"
+    assert mistakes_of(PI + "admin: {listen: '0.0.0.0:9901', token: '${T:-}'}\n")
+
+
+def test_one_address_is_used_once() -> None:
+    (mistake,) = mistakes_of(PI + "listen: ['127.0.0.1:9901']\n")
+    assert "which listen[0] has already" in mistake
+    assert load_text(PI + "listen: ['127.0.0.1:0', '127.0.0.1:0']\nadmin: {listen: '127.0.0.1:0'}\n", {})
+
+
+def test_a_missing_variable_is_one_mistake_and_hides_no_other() -> None:
+    found = mistakes_of(
+        "backends:\n  - name: ${NAME}\n    url: http://a\n    weight: ${W}\n    api_key: ${file:/gone}\n    role: x\n"
+    )
+    assert [line.split(": ")[1] for line in found] == [f"backends[0].{key}" for key in ("name", "weight", "api_key", "role")]
+    assert found[0] == (
+        "f:2:11: backends[0].name: found ${NAME}, which is not set; want NAME in the environment, or a default: ${NAME:-default}"
+    )
+
+
+def test_a_value_from_outside_is_typed_by_its_key_and_never_becomes_yaml() -> None:
+    settings = load_text(
+        "backends:\n  - {name: pi, url: 'http://pi', weight: '${W}', api_key: '${K}', models: {a: '${M}'}}\n"
+        "access: {allow_admin_paths: '${P}'}\ntimeouts: {stall: '${S}'}\n",
+        {"W": "3", "K": "123", "M": "x}, b: {y", "P": "yes", "S": "7s"},
+    )
+    backend = settings.backends[0]
+    assert (backend.weight, backend.api_key, dict(backend.models)) == (3, "123", {"a": "x}, b: {y"})
+    assert (settings.access.allow_admin_paths, settings.timeouts.stall) == (True, 7.0)
+
+
+@pytest.mark.parametrize("key", ["name", "url", "engine", "role", "weight", "in_flight_max", "api_key", "health", "models"])
+def test_a_mistake_in_a_value_from_outside_shows_its_name_and_not_the_value(key: str) -> None:
+    given = {"name": "pi", "url": "http://pi", key: "${SECRET}"}
+    text = "backends:\n  - {" + ", ".join(f"{name}: '{value}'" for name, value in given.items()) + "}\n"
+    for mistake in mistakes_of(text, SECRET="hunter2 gets: [out"):
+        assert "hunter2" not in mistake
+        assert "gets" not in mistake
+
+
+def test_a_clash_of_addresses_from_outside_shows_their_names() -> None:
+    found = mistakes_of(PI + "listen: ${A}\nadmin: {listen: '${A}'}\n", A="10.9.8.7:1")
+    assert found
+    assert all("10.9.8.7" not in mistake and "${A}" in mistake for mistake in found)
+
+
+def test_a_mistake_in_a_key_shows_nothing_of_it() -> None:
+    (mistake,) = mistakes_of("backends:\n  - {name: pi, url: 'http://pi', api_key: 'hunter2 x'}\n")
+    assert "hunter2" not in mistake
+    (mistake,) = mistakes_of("backends:\n  - {name: pi, url: 'http://me:hunter2@pi'}\n")
+    assert "hunter2" not in mistake
+
+
+def test_a_path_is_written_as_an_operator_would() -> None:
+    assert written_path(("backends", 1, "models", "qwen2.5")) == 'backends[1].models["qwen2.5"]'
+    assert written_path(("health", "fail_timeout")) == "health.fail_timeout"
+
+
+def test_addresses_that_could_not_be_read_clash_with_nothing() -> None:
+    assert not list(address_clashes([], None, has_token=False))
+    listen = [(("listen", 0), ListenAddress("::", 80)), (("listen", 1), ListenAddress("::", 80))]
+    assert [location for location, _, _, _ in address_clashes(listen, None, has_token=False)] == [("listen", 1)]
