@@ -68,8 +68,10 @@ class Daemon(Operator):
         self.tally = Tally()
         self.published = Published(first_snapshot(plan, loop.time()))
         self.publisher = Publisher(self.published, loop.time, self._on_change, self.tell)
-        self.prober = Prober(self.published, self.publisher, loop.time, Random().random)  # noqa: S311  # jitter is no secret
-        self.pool = Pool(Resolver(self.tell))
+        resolver = Resolver(self.tell)
+        self.pool = Pool(resolver)
+        dice = Random().random  # noqa: S311  # jitter is no secret
+        self.prober = Prober(self.published, self.publisher, loop.time, dice, resolver.resolve)
         self.relay = Relay(self.published, self.tally, self.pool, self, secrets.token_hex(4))
         self.relay.connections_max = raise_descriptor_limit()
         self.reloader = Reloader(source, env, settings, self._offer, self.tell, overrides=overrides)

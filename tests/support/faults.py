@@ -86,7 +86,6 @@ BEFORE_CONTENT: dict[str, Callable[[], Answer]] = {
 # The client's answer comes from elsewhere, and nobody is blamed.
 BUSY: dict[str, Callable[[], Answer]] = {
     "429": lambda: whole(429, {"error": {"message": "slow down", "type": "rate_limit_error"}}),
-    "429 that asks for a rest": lambda: whole(429, {"error": {"message": "slow down"}}, {"Retry-After": "30"}),
     "503 of a full queue at vLLM": lambda: whole(503, OVERLOADED),
     "503 of a full queue at Ollama": lambda: whole(503, QUEUE_FULL),
     "503 while loading": lambda: whole(503, LOADING),

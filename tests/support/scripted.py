@@ -1,6 +1,6 @@
 """An engine that does exactly what a play tells it, byte for byte, on a port of its own in a thread of its own.
 
-It answers probes with a persona's manners and every other request from its script; it keeps what it received, as it came. Plays
+It answers GET requests, which probes are, with a persona's manners and every other request from its script; it keeps what it received, as it came. Plays
 are plain sequential code: they script, act on the wire, and ask the engine what it saw. A play that waits, waits for a condition.
 """
 
@@ -20,7 +20,6 @@ from support.personas import PERSONAS, Persona, tell
 from support.steps import Answer, Step, abort_with_reset
 
 CALL_TIMEOUT_S = 10.0
-BODY_PATHS = ("POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass(slots=True)
@@ -105,15 +104,17 @@ class ScriptedConnection:
                     break
         else:
             rest = int(request.header("content-length") or "0")
+            pieces: list[bytes] = []
             while rest:
-                data = await self._reader.read(min(rest, pace.piece_bytes if pace else 65536))
+                data = await self._reader.read(min(rest, pace.piece_bytes if pace else 1024 * 1024))
                 if not data:
                     raise ConnectionResetError
                 rest -= len(data)
-                request.raw += data
-                request.body += data
+                pieces.append(data)
                 if pace:
                     await asyncio.sleep(pace.gap_s)
+            request.body = b"".join(pieces)
+            request.raw += request.body
         request.is_whole = True
 
 
@@ -184,7 +185,7 @@ class ScriptedEngine:
     # Scripting.
 
     def always(self, answer: Answer | None) -> None:
-        """Answer every request but probes with `answer`; None: say `say` in the request's dialect."""
+        """Answer every request but GET with `answer`; None: say `say` in the request's dialect."""
         self._always = answer
 
     def then(self, *answers: Answer) -> None:
@@ -328,7 +329,7 @@ class ScriptedEngine:
                 return
             if request is None or (self.closes_reused and nth > 1):
                 return
-            is_probe = request.method == "GET" and request.path in {**self._probe_answers, **self._paths}
+            is_probe = request.method == "GET"
             with self._changed:
                 (self.seen.probes if is_probe else self.seen.requests).append(request)
                 self._changed.notify_all()
@@ -348,11 +349,9 @@ class ScriptedEngine:
 
     def _choose(self, request: Received, *, is_probe: bool) -> Answer:
         if is_probe:
-            return self._paths.get(request.path) or self._probe_answers[request.path]
+            return self._paths.get(request.path) or self._probe_answers.get(request.path) or self._persona.not_found()
         if self._always is not None:
             return self._always
-        if request.method not in BODY_PATHS:
-            return self._persona.not_found()
         body = json.loads(request.body or b"{}")
         asked = str(body.get("model", "")).removesuffix(":latest")
         if self.checks_models and asked not in [model.removesuffix(":latest") for model in self.models]:

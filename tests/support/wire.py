@@ -98,7 +98,7 @@ def request_bytes(
 ) -> bytes:
     """Write a request with a Host and, when there is a body, a Content-Length; `headers` are added or take their place."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    fields = {"Host": "understudy.test"}
+    fields = {"Host": "127.0.0.1"}
     if data or method == "POST":
         fields |= {"Content-Type": "application/json", "Content-Length": str(len(data))}
     fields |= headers or {}

@@ -7,7 +7,7 @@ clients' requests and never shows prompts or keys.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -16,8 +16,8 @@ from aiohttp import web
 from understudy.admin.feed import Subscription
 from understudy.admin.guard import Guard, Pace, Refusal
 from understudy.admin.openapi import document
-from understudy.admin.status import ReloadOutcome, reload_document
 from understudy.core.snapshot import Duty
+from understudy.errors import Mistake
 
 # A comment this often tells a listener that the stream lives, and us that the listener is gone.
 _KEEPALIVE_S = 15.0
@@ -29,6 +29,26 @@ _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsa
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ReloadOutcome(Protocol):
+    """What a reload came to; config.reload.ReloadResult is one."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the new settings are in force."""
+
+    @property
+    def changed(self) -> Sequence[str]:
+        """What is in force now and was not before, one line each."""
+
+    @property
+    def needs_restart(self) -> Sequence[str]:
+        """The keys of which the file says something else than what runs until a restart."""
+
+    @property
+    def mistakes(self) -> Sequence[Mistake]:
+        """Why it was refused; empty when it was not."""
 
 
 class Operator(Protocol):
@@ -175,7 +195,13 @@ class _Answers:
                 outcome = await self._operator.reload()
         except TimeoutError:
             return _error(504, "reload_slow", f"the file was not read within {_RELOAD_S_MAX:.0f} s")
-        return _json(200 if outcome.ok else 422, reload_document(outcome))
+        told = {
+            "ok": outcome.ok,
+            "changed": list(outcome.changed),
+            "needs_restart": list(outcome.needs_restart),
+            "mistakes": [str(mistake) for mistake in outcome.mistakes],
+        }
+        return _json(200 if outcome.ok else 422, told)
 
     def set_duty(self, duty: Duty) -> Handler:
         async def answer(request: web.Request) -> web.Response:

@@ -91,14 +91,9 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     text, number, whole, flag = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
     texts = {"type": "array", "items": text}
-    mistake = _object({"path": text, "found": text, "want": text, "file": text, "line": whole, "column": whole, "text": text})
-    reloaded: dict[str, Any] = {
-        "ok": flag,
-        "changed": texts,
-        "needs_restart": texts,
-        "mistakes": {"type": "array", "items": mistake},
-    }
-    last_reload = {"anyOf": [{"type": "null"}, _object({"trigger": text, "ago_s": number, **reloaded})]}
+    reloaded: dict[str, Any] = {"ok": flag, "changed": texts, "needs_restart": texts, "mistakes": texts}
+    # `at` is in seconds since 1970.
+    last_reload = {"anyOf": [{"type": "null"}, _object({"at": number, **reloaded})]}
     backend = _object(
         {
             "name": text,
@@ -125,14 +120,15 @@ def _schemas() -> dict[str, Any]:
     status = {
         "version": text,
         "uptime_s": number,
+        "generation": whole,
         "ready": flag,
-        "draining": flag,
+        "stopping": flag,
         "listen": texts,
-        "config": _object({"source": text, "generation": whole, "last_reload": last_reload}),
-        "in_flight": whole,
+        "file": {"anyOf": [{"type": "null"}, text]},
+        "running": whole,
         "waiting": whole,
         "connections": whole,
-        "log_lines_dropped": whole,
+        "reload": last_reload,
         "backends": {"type": "array", "items": backend},
     }
     return {

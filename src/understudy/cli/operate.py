@@ -39,9 +39,8 @@ def run_reload(args: argparse.Namespace) -> int:
         say_error(error)
         return 1
     if not answer.value.get("ok"):
-        mistakes = answer.value.get("mistakes") or [{"text": "the daemon did not say why"}]
-        for mistake in mistakes:
-            say_error(f"refused: {mistake.get('text')}")
+        for mistake in answer.value.get("mistakes") or ["the daemon did not say why"]:
+            say_error(f"refused: {mistake}")
         return 1
     changed = answer.value.get("changed") or ()
     print("reloaded" if changed else "reloaded: nothing changed")

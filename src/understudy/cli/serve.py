@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.config is not None and args.urls:
         args.usage_error("give a file or URLs, not both")
     _hold_standard_streams()
+    _leave_out_ornaments()
     from understudy.config.load import Overrides
 
     overrides = Overrides(tuple(args.listen), args.admin)
@@ -73,6 +75,14 @@ def _run_loop(main: Coroutine[Any, Any, int]) -> int:
 
         return asyncio.run(main)
     return uvloop.run(main)
+
+
+def _leave_out_ornaments() -> None:
+    """Keep structlog and httpx from loading what they only use to look pretty on a terminal: 5 MiB for a daemon's life."""
+    for name in ("rich", "click", "pygments"):
+        if name not in sys.modules:
+            # The import system answers ImportError for a module that is None, which both take for "not installed".
+            sys.modules[name] = None  # type: ignore[assignment]
 
 
 def _hold_standard_streams() -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WATCH_S = 1.0
 _COLUMNS = ("BACKEND", "ROLE", "ENGINE", "CONDITION", "FOR", "IN FLIGHT", "FIRST CONTENT", "FAILURES", "MODELS", "REASON")
 _CONDITION_COLUMN = _COLUMNS.index("CONDITION")
-_COUNTS = (("in_flight", "in flight"), ("waiting", "waiting"), ("connections", "connections"))
+_COUNTS = (("running", "running"), ("waiting", "waiting"), ("connections", "connections"))
 _MODELS_SHOWN = 3
 _GREEN, _YELLOW, _RED, _BOLD, _RESET = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _CLEAR = "\x1b[H\x1b[2J"
@@ -94,31 +94,28 @@ def _fetch_view(args: argparse.Namespace, *, is_terminal: bool) -> str:
 
 def _header(status: dict[str, Any], *, is_colored: bool) -> list[str]:
     is_ready = bool(status.get("ready"))
-    ready = "draining" if status.get("draining") else "ready" if is_ready else "not ready: no backend is usable"
+    ready = "stopping" if status.get("stopping") else "ready" if is_ready else "not ready: no backend is usable"
     if is_colored:
         ready = f"{_GREEN if is_ready else _RED}{ready}{_RESET}"
-    config = status.get("config") or {}
     listen = ", ".join(_text(each) for each in status.get("listen") or ())
     counts = [f"{_text(status.get(name))} {words}" for name, words in _COUNTS]
     lines = [
         f"understudy {_text(status.get('version'))}, {ready}, up {duration(_number(status.get('uptime_s')))}"
         + (f", listening on {listen}" if listen else ""),
         ", ".join(counts),
-        f"config {_text(config.get('source')) or 'from the command line'}, generation {_text(config.get('generation'))}"
-        + _reload_words(config.get("last_reload")),
+        f"{_text(status.get('file')) or 'settings from the command line'}, generation {_text(status.get('generation'))}"
+        + _reload_words(status.get("reload")),
     ]
-    if isinstance(last := config.get("last_reload"), dict) and not last.get("ok"):
+    if isinstance(last := status.get("reload"), dict) and not last.get("ok"):
         color, end = (_RED, _RESET) if is_colored else ("", "")
-        lines += [f"  {color}refused: {_text(each.get('text'))}{end}" for each in last.get("mistakes") or ()]
-    if dropped := _number(status.get("log_lines_dropped")):
-        lines.append(f"{dropped:.0f} log lines dropped: standard error did not take them")
+        lines += [f"  {color}refused: {_text(mistake)}{end}" for mistake in last.get("mistakes") or ()]
     return lines
 
 
 def _reload_words(last: object) -> str:
     if not isinstance(last, dict):
         return ", never reloaded"
-    ago = duration(_number(last.get("ago_s")))
+    ago = duration(max(0.0, time.time() - _number(last.get("at"))))
     if not last.get("ok"):
         return f", reload refused {ago} ago; the settings before it stay"
     restart = ", ".join(_text(each) for each in last.get("needs_restart") or ())

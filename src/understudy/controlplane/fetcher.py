@@ -13,9 +13,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-import h11
+import aiohttp
 import httpx
+from aiohttp.http_exceptions import HttpProcessingError
+from httpx_aiohttp import AiohttpTransport
 
+from understudy.core.ask import DialectName
 from understudy.core.health import Seen
 from understudy.core.snapshot import Backend, EngineKind
 from understudy.engines import Finding, ProbeAnswer, ProbeRequest, probe
@@ -66,8 +69,11 @@ class Fetcher:
                 request = asking.send(answer)
         except StopIteration as end:
             finding: Finding = end.value
+        if finding.wants_key and not backend.api_key:
+            # Its clients may well have keys of their own, which are passed on; only the list stays unknown.
+            return replace(finding, seen=Seen.GOOD, reason="", dialects=finding.dialects or (DialectName.OPENAI,))
         if finding.seen is not Seen.GOOD and not finding.reason:
-            return replace(finding, reason=reason)
+            return replace(finding, reason=reason, is_refusing=reason == MEANING[FailureKind.REFUSED].words)
         return finding
 
     async def _fetch_in_time(
@@ -98,7 +104,7 @@ class Fetcher:
                     async with client.stream("GET", **_question(backend, host, request)) as response:
                         body = await _read(response)
                     return ProbeAnswer(response.status_code, dict(response.headers), body), ""
-            except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as exc:
+            except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError) as exc:
                 reason = _reason(exc, has_head=response is not None)
                 if not isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout)):
                     break
@@ -110,10 +116,11 @@ class Fetcher:
         return await self._resolve(host) or (host,)
 
     def _client(self, backend: Backend, connect_s: float | None) -> httpx.AsyncClient:
-        transport = httpx.AsyncHTTPTransport(
+        # aiohttp is loaded for the admin port anyway; httpx's own transport would bring httpcore and anyio, 4.7 MiB more.
+        transport = AiohttpTransport(
             verify=self._trust() if backend.address.scheme == "https" else self._plain,
             trust_env=False,
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=0),
+            limits=httpx.Limits(max_connections=1),
         )
         return httpx.AsyncClient(transport=transport, trust_env=False, timeout=httpx.Timeout(None, connect=connect_s))
 
@@ -162,12 +169,14 @@ def _reason(exc: BaseException, *, has_head: bool) -> str:
 
 def _kind(exc: BaseException, chain: tuple[BaseException, ...], *, has_head: bool) -> FailureKind:
     """Tell by the errors behind `exc`, never by its text, why there was no answer."""
+    if not has_head and any(isinstance(one, (aiohttp.ServerDisconnectedError, ConnectionResetError)) for one in chain):
+        return FailureKind.LOST_BEFORE_HEAD
     for cause, kind in _CAUSES:
         if any(isinstance(one, cause) for one in chain):
             return kind
     if has_head:
         return FailureKind.BODY_CUT
-    if any(isinstance(one, h11.ProtocolError) for one in chain):
+    if any(isinstance(one, (HttpProcessingError, aiohttp.ClientResponseError)) for one in chain):
         return FailureKind.HEAD_MALFORMED
     return FailureKind.UNREACHABLE if isinstance(exc, httpx.ConnectError) else FailureKind.LOST_BEFORE_HEAD
 

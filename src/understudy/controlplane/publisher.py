@@ -21,7 +21,7 @@ from understudy.core.snapshot import (
     Target,
 )
 from understudy.engines.contract import Finding
-from understudy.errors import MEANING, FailureKind
+from understudy.errors import FailureKind
 
 _NOT_PROBED = "not probed yet"
 _UNPROBED_DUTY = "not probed in maintenance"
@@ -216,8 +216,7 @@ def _seen_as(health: Health, state: BackendState) -> BackendState:
 
 def _learnt(state: BackendState, finding: Finding) -> BackendState:
     """Return the state with what the finding tells of the engine. Only a good one can take something back (engines.contract)."""
-    # Our own words, out of the one table: the probe's answer is not searched.
-    is_refusing = finding.seen is Seen.BAD and finding.reason == MEANING[FailureKind.REFUSED].words
+    is_refusing = finding.is_refusing
     if finding.seen is Seen.GOOD:
         return replace(
             state,

@@ -27,6 +27,8 @@ PARTIAL_BYTES_MAX = 64 * 1024
 # The last pieces, which tell at the end whether the answer was finished.
 TAIL_PIECES = 12
 TAIL_PIECE_BYTES_MAX = 4 * 1024
+# The last event of /v1/responses repeats the whole answer, and only a whole event can be read.
+TAIL_PIECE_BYTES_MAX_RESPONSES = 1024 * 1024
 COPY_BYTES_MAX = 16 * 1024
 
 EVENT_STREAM_FIELDS = {
@@ -76,6 +78,7 @@ class Answer:
         "_partial",
         "_reader",
         "_tail",
+        "_tail_bytes_max",
         "choice",
         "connection",
         "is_begun",
@@ -99,6 +102,8 @@ class Answer:
         self._is_chunked = False
         self._partial = b""
         self._tail: deque[bytes] = deque(maxlen=TAIL_PIECES)
+        is_repeating = exchange.ask.path == "/v1/responses"
+        self._tail_bytes_max = TAIL_PIECE_BYTES_MAX_RESPONSES if is_repeating else TAIL_PIECE_BYTES_MAX
 
     # --- from the connection
 
@@ -141,7 +146,7 @@ class Answer:
             self.progress_at_s = self._exchange.now_s()
         if b'"error"' in data and self._stops_at_error(data):
             return
-        self._tail.append(data[-TAIL_PIECE_BYTES_MAX:])
+        self._tail.append(data[-self._tail_bytes_max :])
         self._pass(data)
 
     def on_end(self) -> None:

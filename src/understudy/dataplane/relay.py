@@ -6,6 +6,7 @@ Decides nothing about backends (core.exchange) and reads no bytes of an answer (
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from understudy import dialects
@@ -128,6 +129,9 @@ class Relay:
         session = head.session.decode("latin-1")
         if dialect is not None and route.kind in (RouteKind.GENERATING, RouteKind.PLAIN):
             ask = dialect.read_ask(route.path, body, session)
+        if isinstance(ask, Ask) and ask.is_generating and route.kind is not RouteKind.GENERATING:
+            # The path alone does not make it so: a GET of the same path generates nothing.
+            ask = replace(ask, is_generating=False)
         plain = ask if isinstance(ask, Ask) else Ask(dialect=dialect.name if dialect else None, path=route.path)
         record = ExchangeRecord(plain, self._request_id(head), head.method.decode("latin-1"), route.path, len(body))
         if self.is_stopping:

@@ -16,7 +16,7 @@ from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import RequestHead, request_bytes, status_line
 from understudy.dataplane.upstream import UpstreamConnection
 from understudy.dialects.contract import Dialect
-from understudy.errors import MEANING, Blame, Failure, FailureKind
+from understudy.errors import MEANING, Blame, Failure, FailureKind, Side
 
 if TYPE_CHECKING:
     from understudy.dataplane.relay import Relay
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # A backend whose listener refuses connections while a stream on it is silent has been told to stop: vLLM then leaves the stream
 # open for ever, llama.cpp for 30 s (engines.md, 0.3). This much silence together with a refused probe is the verdict.
 SILENCE_OF_REFUSING_S = 2.0
+# How long balances prefer other backends to one that sent a request away without being to blame.
+DOUBT_S = 1.0
 
 
 class RelayedExchange:
@@ -318,6 +320,9 @@ class RelayedExchange:
             self._backend_blamed_later.append(name)
         elif kind in (FailureKind.BUSY, FailureKind.LOADING) and retry_after_s:
             relay.tally.rest(name, now_s + retry_after_s)
+        if blame is not Blame.YES and MEANING[kind].side is Side.UPSTREAM:
+            # Answering fast without having done the work must not make a backend look attractive.
+            relay.tally.doubt(name, now_s + DOUBT_S)
         if kind in (FailureKind.MODEL_MISSING, FailureKind.LOADING):
             relay.observe(name, kind)
 

@@ -136,7 +136,11 @@ class OpenAIDialect:
         return events.EventReader(read_marks, kind, event_bytes_max, done=_DONE)
 
     def read_ending(self, path: str, kind: StreamKind, tail: bytes) -> Ending:
-        """Want a finish reason and then [DONE], which vLLM and SGLang also send after an error; responses end without it."""
+        """Want [DONE] and no error before it, after which vLLM and SGLang send it, too; responses end without it.
+
+        A finish reason is not asked for: small servers leave it out, and those that lose an answer leave out [DONE] as well
+        (docs/failure-model.md, endings).
+        """
         marks = events.tail_marks(tail, kind, read_marks, done=_DONE)
         if Mark.ERROR in marks:
             return Ending.ERROR
@@ -144,8 +148,7 @@ class OpenAIDialect:
             return Ending.FINISHED if Mark.FINISH in marks else Ending.UNFINISHED
         if path not in self.generating_paths:
             return Ending.FINISHED
-        is_finished = Mark.FINISH in marks and Mark.DONE in marks[marks.index(Mark.FINISH) :]
-        return Ending.FINISHED if is_finished else Ending.UNFINISHED
+        return Ending.FINISHED if Mark.DONE in marks else Ending.UNFINISHED
 
     def has_error(self, path: str, kind: StreamKind, data: bytes) -> bool:  # noqa: ARG002 -- contract
         """See `contract.Dialect.has_error`."""

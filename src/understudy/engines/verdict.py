@@ -47,7 +47,7 @@ def judge(engine: EngineKind, answer: ProbeAnswer | None, known: Finding | None 
     if 200 <= status < 300:
         return answer
     if status in {401, 403}:
-        return Finding(Seen.BAD, engine, reason=f"answered {status}: it refuses the key; set or correct api_key")
+        return Finding(Seen.BAD, engine, reason=f"answered {status}: it refuses the key; set or correct api_key", wants_key=True)
     if 300 <= status < 400:
         return Finding(Seen.BAD, engine, reason=f"answered {status}: a redirect is not followed; correct the url")
     kind = classify(engine, status=status, retry_after=answer.headers.get("retry-after", ""), body=answer.body)

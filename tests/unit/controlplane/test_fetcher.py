@@ -129,7 +129,7 @@ async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "sent something that is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 300_000, "sent something that is not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "broke off in the middle of its answer"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "broke off in the middle of its answer"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "sent something that is not HTTP"),
         (reply(b"", 302, Location="/elsewhere"), "answered 302: a redirect is not followed; correct the url"),
     ],
 )

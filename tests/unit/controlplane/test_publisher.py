@@ -30,7 +30,7 @@ LAPTOP = Backend("laptop", Address("http", "192.168.1.101", 11434))
 QWEN, LLAMA = Model("qwen:latest"), Model("llama:latest")
 GOOD = Finding(Seen.GOOD, EngineKind.OLLAMA, "0.15.1", tuple(DialectName), (QWEN, LLAMA))
 BAD = Finding(Seen.BAD, reason="timed out")
-REFUSED = Finding(Seen.BAD, reason=MEANING[FailureKind.REFUSED].words)
+REFUSED = Finding(Seen.BAD, reason=MEANING[FailureKind.REFUSED].words, is_refusing=True)
 
 
 class Play:

@@ -51,17 +51,16 @@ def test_each_engines_stream_is_read_as_what_it_is(golden: str, path: str, marks
 
 def test_the_ending_is_told_from_a_tail_that_starts_inside_an_event() -> None:
     data = (GOLDEN / "vllm/chat.sse").read_bytes()
-    start = data.index(b'"length"') - 20
-    assert OPENAI.read_ending(CHAT, StreamKind.SSE, data[start:]) is Ending.UNFINISHED
+    start, end = data.index(b'"length"') - 20, data.index(b"data: [DONE]")
+    assert OPENAI.read_ending(CHAT, StreamKind.SSE, data[start:end]) is Ending.UNFINISHED
     assert OPENAI.read_ending(CHAT, StreamKind.SSE, data[data.index(b"zidi") :]) is Ending.FINISHED
 
 
-def test_done_without_a_finish_or_before_it_finishes_nothing() -> None:
+def test_done_finishes_an_answer_and_a_finish_reason_alone_does_not() -> None:
     finish = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
     done = b"data: [DONE]\n\n"
-    assert OPENAI.read_ending(CHAT, StreamKind.SSE, done) is Ending.UNFINISHED
+    assert OPENAI.read_ending(CHAT, StreamKind.SSE, done) is Ending.FINISHED
     assert OPENAI.read_ending(CHAT, StreamKind.SSE, finish) is Ending.UNFINISHED
-    assert OPENAI.read_ending(CHAT, StreamKind.SSE, done + finish) is Ending.UNFINISHED
     assert OPENAI.read_ending(CHAT, StreamKind.SSE, finish + done) is Ending.FINISHED
     assert OPENAI.read_ending(CHAT, StreamKind.SSE, finish + b"data: [DONE]") is Ending.FINISHED
 

@@ -1,0 +1,1 @@
+"""Runs in the background; each file drives one decider of core."""
