@@ -1,7 +1,8 @@
 """An engine that does exactly what a play tells it, byte for byte, on a port of its own in a thread of its own.
 
-It answers GET requests, which probes are, with a persona's manners and every other request from its script; it keeps what it received, as it came. Plays
-are plain sequential code: they script, act on the wire, and ask the engine what it saw. A play that waits, waits for a condition.
+It answers GET requests, which probes are, with a persona's manners, and every other request from its script; it keeps what it
+received, as it came. Plays are plain sequential code: they script, act on the wire, and ask the engine what it saw. A play that
+waits, waits for a condition.
 """
 
 import asyncio
