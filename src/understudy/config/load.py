@@ -18,7 +18,7 @@ from understudy.config.document import FILE_BYTES_MAX, Kind, read_document, show
 from understudy.config.quantities import Unreadable
 from understudy.config.regular_file import read_regular_file
 from understudy.config.schema import Settings
-from understudy.config.validation import address_clashes, validate, written_path
+from understudy.config.validation import MISTAKES_MAX, address_clashes, validate, written_path
 from understudy.errors import ConfigError, Mistake
 
 DEFAULT_PATHS: Final = (Path("understudy.yaml"), Path("/etc/understudy/understudy.yaml"))
@@ -63,7 +63,7 @@ def load_bytes(content: bytes, env: Mapping[str, str], file: str, overrides: Ove
     # A line may hold several mistakes; the same place twice is told in the order found.
     mistakes.sort(key=lambda mistake: (mistake.line, mistake.column))
     if settings is None or mistakes:
-        raise ConfigError(tuple(mistakes))
+        raise ConfigError(tuple(mistakes[:MISTAKES_MAX]))
     return override(settings, overrides)
 
 

@@ -21,6 +21,9 @@ from understudy.errors import Mistake
 Location = tuple[str | int, ...]
 Clash = tuple[Location, ListenAddress, str, str]
 
+# Nobody reads further, and the log line and the admin port's answer carry them all.
+MISTAKES_MAX: Final = 100
+
 _KINDS_WANTED: Final = {
     "model_type": Kind.MAPPING,
     "model_attributes_type": Kind.MAPPING,
@@ -38,7 +41,7 @@ def validate(root: Node, env: Mapping[str, str], file: str, mistakes: list[Mista
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        for detail in error.errors(include_url=False, include_input=False):
+        for detail in error.errors(include_url=False, include_input=False)[:MISTAKES_MAX]:
             reading.note_complaint(detail)
         return None
 

@@ -119,6 +119,12 @@ def test_fifty_backends_load_in_well_under_50_ms() -> None:
     assert min(seconds) < 0.05
 
 
+def test_a_file_of_another_program_gets_a_hundred_mistakes_and_no_more() -> None:
+    refused = outcome("".join(f"key{number}: 1\n" for number in range(20_000)).encode())
+    assert isinstance(refused, ConfigError)
+    assert len(refused.mistakes) == 100
+
+
 def outcome(content: bytes) -> Settings | ConfigError:
     try:
         return load_bytes(content, {"A": "a"}, "f")
