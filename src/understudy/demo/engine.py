@@ -347,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asyncio.run(serve(Engine(args.model, args.token_delay_ms / 1000), args.port))
     except KeyboardInterrupt:
         return 0
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         sys.stderr.write(f"the demo engine cannot listen on port {args.port}: {error}\n")
         return 1
     return 0
