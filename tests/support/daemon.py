@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -55,17 +55,25 @@ def settings(*backends: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
 class Daemon:
     """One daemon, run from FOLDER/understudy.yaml. Use as a context manager: entered once it listens.
 
-    Leaving kills it, and fails the play when it had told an internal error or a traceback that the play did not ask for.
+    `launcher` is put before its command, as `nice` would be; it must become the daemon by exec. Leaving kills it, and fails the play when it had told an internal error or a traceback that the play did not ask for.
     """
 
-    def __init__(self, wanted: Mapping[str, Any], folder: Path, *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        wanted: Mapping[str, Any],
+        folder: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
+    ) -> None:
+        self._launcher = launcher
         self.file = folder / "understudy.yaml"
         self.may_fail_internally = False
         self._environment = {**os.environ, **(environment or {})}
         self.rewrite(wanted)
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "understudy", "serve", "-c", str(self.file)]
+        command = [*self._launcher, sys.executable, "-m", "understudy", "serve", "-c", str(self.file)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=self._environment)
         assert self._process.stderr is not None
         self._output = Output(self._process.stderr, "daemon")
