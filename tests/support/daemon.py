@@ -55,7 +55,8 @@ def settings(*backends: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
 class Daemon:
     """One daemon, run from FOLDER/understudy.yaml. Use as a context manager: entered once it listens.
 
-    `launcher` is put before its command, as `nice` would be; it must become the daemon by exec. Leaving kills it, and fails the play when it had told an internal error or a traceback that the play did not ask for.
+    `launcher` is put before its command, as `nice` would be; it must become the daemon by exec.
+    Leaving kills it, and fails the play when it had told an internal error or a traceback that the play did not ask for.
     """
 
     def __init__(
