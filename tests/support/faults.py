@@ -83,6 +83,17 @@ BEFORE_CONTENT: dict[str, Callable[[], Answer]] = {
     "half of the first event": lambda: begun_stream([ROLE, WORDS[0][:30]], close()),
 }
 
+# Those that only an event stream can have, so only a client that asked for one.
+IN_EVENTS = frozenset(
+    {
+        "stream of nothing",
+        "role event, then the end",
+        "role event, then an error event",
+        "error event, then [DONE]",
+        "error event alone",
+    }
+)
+
 # The client's answer comes from elsewhere, and nobody is blamed.
 BUSY: dict[str, Callable[[], Answer]] = {
     "429": lambda: whole(429, {"error": {"message": "slow down", "type": "rate_limit_error"}}),
