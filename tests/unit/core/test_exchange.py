@@ -26,7 +26,6 @@ from understudy.core.tally import Tally
 from understudy.errors import MEANING, Again, FailureKind, Side
 
 K = FailureKind
-NOT_SENT = UNREACHED
 # What the engine answers with, or breaks, after it had the whole request.
 SENT_AND_HURT = (K.LOST_BEFORE_HEAD, K.HEAD_MALFORMED, K.SERVER_ERROR, K.UNAVAILABLE, K.ERROR_EVENT, K.FIRST_TOKEN_TIMEOUT)
 UNKNOWN = BackendState()
@@ -240,7 +239,7 @@ def test_stale_connection_is_repeated_on_a_fresh_one_free_of_charge() -> None:
 # --- requests that may not be repeated
 
 
-@pytest.mark.parametrize("kind", sorted(NOT_SENT))
+@pytest.mark.parametrize("kind", sorted(UNREACHED))
 def test_unrepeatable_request_is_tried_elsewhere_while_nothing_of_it_was_sent(kind: FailureKind) -> None:
     play = Play(*targets(2), ask=PLAIN)
     play.fail(kind)
