@@ -46,7 +46,7 @@ class FailureKind(StrEnum):
     LOST_BEFORE_HEAD = "lost_before_head"
     HEAD_MALFORMED = "head_malformed"
     HEAD_TOO_LARGE = "head_too_large"
-    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105  # a token of text
     SERVER_ERROR = "server_error"
     UNAVAILABLE = "unavailable"
     BUSY = "busy"

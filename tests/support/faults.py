@@ -125,7 +125,6 @@ AFTER_CONTENT: dict[str, Callable[[], Answer]] = {
     "reset": lambda: begun_stream([ROLE, *WORDS], reset()),
     "closed without the last chunk": lambda: begun_stream([ROLE, *WORDS], close()),
     "clean end without a finish": lambda: begun_stream([ROLE, *WORDS], send(LAST_CHUNK)),
-    "[DONE] without a finish": lambda: begun_stream([ROLE, *WORDS, sse("[DONE]")], send(LAST_CHUNK)),
     "finish without [DONE]": lambda: begun_stream([ROLE, *WORDS, openai_event({}, "stop")], send(LAST_CHUNK)),
     "malformed chunk": lambda: begun_stream([ROLE, *WORDS], send(b"xyz\r\nnot a size\r\n"), close()),
     "cut inside an event": lambda: begun_stream([ROLE, *WORDS, WORDS[1][:40]], close()),

@@ -256,7 +256,7 @@ class LimitSettings(Section):
         default=_LIMITS.head_timeout_s, description="Longest time for a request's head to arrive."
     )
     body_timeout: PositiveDuration = Field(
-        default=_LIMITS.body_timeout_s, description="Longest silence while a request's body arrives."
+        default=_LIMITS.body_timeout_s, description="Longest time for the next KiB of a request's body to arrive."
     )
     idle_timeout: PositiveDuration = Field(
         default=_LIMITS.idle_timeout_s, description="How long a client's connection may stay open between two requests."

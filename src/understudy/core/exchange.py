@@ -4,7 +4,7 @@ Called by dataplane.relay with what happened and when; answers with one command.
 is handed and never opens, sends or sleeps. It does not choose among backends (core.balancer) and knows no bytes.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice, NoChoice, pick
@@ -33,29 +33,27 @@ UNREACHED = frozenset(
     }
 )
 UNHURT = frozenset({FailureKind.BUSY, FailureKind.LOADING})
+_HELD_FOR = UNREACHED | UNHURT
 FREE = UNREACHED | UNHURT | {FailureKind.MODEL_MISSING, FailureKind.UNSUPPORTED}
 BREAKING = frozenset({FailureKind.LOST_BEFORE_HEAD, FailureKind.BODY_CUT})
 PASSED_ON = frozenset({FailureKind.MODEL_MISSING, FailureKind.UNSUPPORTED})
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """Send the request to `choice`; `is_fresh`: on a new connection, not on a pooled one."""
 
     choice: Choice
     is_fresh: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Nothing can be done now: ask again when something changes, at the latest at `until_s` (loop time)."""
 
     until_s: float
     kind: FailureKind
 
 
-@dataclass(frozen=True, slots=True)
-class Abort:
+class Abort(msgspec.Struct, frozen=True):
     """Give the client an error. `retry_after_s` 0: waiting does not help.
 
     `is_passed_on`: the last backend's own answer says it best and is handed to the client as it came.
@@ -146,31 +144,34 @@ class Exchange:
         return self._broken >= BROKEN_MAX or 0 < tries <= self.attempts
 
     def _next(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
-        choice = pick(snapshot, tally, self.ask, tried=self._still_tried(snapshot, tally, now_s), now_s=now_s)
+        tried = self._still_tried(snapshot)
+        choice = pick(snapshot, tally, self.ask, tried=tried, now_s=now_s)
         if isinstance(choice, NoChoice):
             return self._without_choice(choice, snapshot, tally, now_s)
+        return self._attempt_within_budget(choice, snapshot, now_s)
+
+    def _attempt_within_budget(self, choice: Choice, snapshot: RoutingSnapshot, now_s: float) -> Command:
         if self._owes_budget:
             if not self._budget.try_spend(now_s):
                 return self._wait(self._budget.until_s(now_s), self.failures[-1].kind, snapshot, now_s)
             self._owes_budget = False
         return self._attempt(choice, is_fresh=not self.ask.is_generating)
 
-    def _still_tried(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> tuple[str, ...]:
-        """Return the backends that had their chance; one that came back since, or has rested, gets another."""
+    def _still_tried(self, snapshot: RoutingSnapshot) -> tuple[str, ...]:
+        """Return the backends that had their chance; one that went down and came back since is another one."""
         if not self._tried:
             return ()
         since_s = {target.backend.name: target.state.since_at_s for target in snapshot.targets}
+        return tuple(name for name, failed_at_s in self._tried.items() if since_s.get(name, 0.0) <= failed_at_s)
+
+    def _again_at_s(self, tally: Tally) -> dict[str, float]:
+        """Return when each backend that was not reached, or that sent us away unhurt, may be asked again while we hold."""
         last = {failure.backend: failure.kind for failure in self.failures}
-        still = []
-        for name, failed_at_s in self._tried.items():
-            if since_s.get(name, 0.0) > failed_at_s:
-                continue
-            if last.get(name) in UNREACHED and now_s >= failed_at_s + RECONNECT_INTERVAL_S:
-                continue
-            if last.get(name) in UNHURT and now_s >= max(tally.of(name).rest_until_s, failed_at_s + RECONNECT_INTERVAL_S):
-                continue
-            still.append(name)
-        return tuple(still)
+        return {
+            name: max(tally.of(name).rest_until_s, failed_at_s + RECONNECT_INTERVAL_S)
+            for name, failed_at_s in self._tried.items()
+            if last.get(name) in _HELD_FOR
+        }
 
     def _without_choice(self, none: NoChoice, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         if none.kind in (FailureKind.MODEL_UNKNOWN, FailureKind.DIALECT_UNSPOKEN):
@@ -179,15 +180,17 @@ class Exchange:
             return self._abort(self.failures[-1].kind)
         if self.failures and all(failure.kind in PASSED_ON for failure in self.failures):
             return self._abort(self.failures[-1].kind)
-        until_s = none.until_s
-        if self._tried:
-            soonest_s = min(self._tried.values()) + RECONNECT_INTERVAL_S
-            until_s = min(until_s, soonest_s) if until_s else soonest_s
-        return (
-            self._wait(until_s, none.kind, snapshot, now_s)
-            if self._may_hold(snapshot, now_s)
-            else self._last_resort(none, snapshot, tally, now_s)
-        )
+        if not self._may_hold(snapshot, now_s):
+            return self._last_resort(none, snapshot, tally, now_s)
+        again_at_s = self._again_at_s(tally)
+        free = {name for name, at_s in again_at_s.items() if at_s <= now_s}
+        if free:
+            tried = tuple(name for name in self._still_tried(snapshot) if name not in free)
+            choice = pick(snapshot, tally, self.ask, tried=tried, now_s=now_s)
+            if isinstance(choice, Choice):
+                return self._attempt_within_budget(choice, snapshot, now_s)
+        instants_s = [at_s for at_s in (none.until_s, *again_at_s.values()) if at_s > now_s]
+        return self._wait(min(instants_s, default=0.0), none.kind, snapshot, now_s)
 
     def _may_hold(self, snapshot: RoutingSnapshot, now_s: float) -> bool:
         if not self._hold_until_s:

@@ -1,7 +1,7 @@
 """One backend's answer on its way to the client: hold it back until its first content, then pass every piece on at once.
 
-Bound to an upstream connection for one attempt by dataplane.relayed. Until the commit nothing has reached the client and the attempt
-can be replaced; afterwards the bytes go through as they came, whole events at a time, and only a cheap search looks at them.
+Bound to an upstream connection for one attempt by dataplane.relayed. Until the commit nothing has reached the client and the
+attempt can be replaced; afterwards the bytes go through as they came, whole events at a time, after a cheap search.
 Never chooses a backend: what the answer means is told to its exchange.
 """
 
@@ -31,11 +31,15 @@ TAIL_PIECE_BYTES_MAX = 4 * 1024
 TAIL_PIECE_BYTES_MAX_RESPONSES = 1024 * 1024
 COPY_BYTES_MAX = 16 * 1024
 
-EVENT_STREAM_FIELDS = {
-    b"cache-control": b"Cache-Control: no-cache\r\n",
-    # A proxy in front of this one must not hold tokens back (nginx, ngx_http_proxy_module, X-Accel-Buffering).
-    b"x-accel-buffering": b"X-Accel-Buffering: no\r\n",
-}
+# What nearly every whole answer says; looked at first because it is cheap.
+JSON = b"application/json"
+NO_CACHE = b"Cache-Control: no-cache\r\n"
+# A proxy in front of this one must not hold tokens back (nginx, ngx_http_proxy_module, X-Accel-Buffering).
+NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
+
+
+# Stands in until an answer turns out to be a stream of events.
+_NO_TAIL: deque[bytes] = deque(maxlen=0)
 
 
 class Mode(IntEnum):
@@ -64,8 +68,11 @@ class Carrying(Protocol):
 
 
 class Answer:
-    """One attempt's answer. `progress_at_s` is when it last moved (loop time), `is_begun` whether content has come, `kind` how its
-    events are told apart (None: it is no stream of events)."""
+    """One attempt's answer.
+
+    `progress_at_s` is when it last moved (loop time), `is_begun` whether content has come, `kind` how its events are told apart
+    (None: it is no stream of events).
+    """
 
     __slots__ = (
         "_bytes",
@@ -75,6 +82,7 @@ class Answer:
         "_held",
         "_is_chunked",
         "_mode",
+        "_mode_at_end",
         "_partial",
         "_reader",
         "_tail",
@@ -93,6 +101,7 @@ class Answer:
         self.is_begun = False
         self._exchange = exchange
         self._mode = Mode.AWAITING_HEAD
+        self._mode_at_end = Mode.OVER
         self._head: ResponseHead | None = None
         self._held: list[bytes] = []
         self._bytes = 0
@@ -101,9 +110,8 @@ class Answer:
         self._delimiter = b""
         self._is_chunked = False
         self._partial = b""
-        self._tail: deque[bytes] = deque(maxlen=TAIL_PIECES)
-        is_repeating = exchange.ask.path == "/v1/responses"
-        self._tail_bytes_max = TAIL_PIECE_BYTES_MAX_RESPONSES if is_repeating else TAIL_PIECE_BYTES_MAX
+        self._tail: deque[bytes] = _NO_TAIL
+        self._tail_bytes_max = TAIL_PIECE_BYTES_MAX
 
     # --- from the connection
 
@@ -123,10 +131,13 @@ class Answer:
             self._mode = Mode.HOLDING_ERROR
         else:
             dialect = exchange.dialect
-            if has_body and dialect is not None and not head.content_encoding:
+            if has_body and dialect is not None and not head.content_encoding and head.content_type != JSON:
                 self.kind = dialect.stream_kind(head.content_type)
             if self.kind is not None and dialect is not None:
+                self._tail = deque(maxlen=TAIL_PIECES)
                 self._delimiter = b"\n\n" if self.kind is StreamKind.SSE else b"\n"
+                if exchange.ask.path == "/v1/responses":
+                    self._tail_bytes_max = TAIL_PIECE_BYTES_MAX_RESPONSES
                 self._reader = dialect.reader(exchange.ask.path, self.kind)
                 self._mode = Mode.HOLDING_EVENTS
             else:
@@ -149,9 +160,14 @@ class Answer:
         self._tail.append(data[-self._tail_bytes_max :])
         self._pass(data)
 
+    def on_last(self) -> None:
+        """The last byte has come: what the backend sends beyond it is nobody's."""
+        self._mode_at_end, self._mode = self._mode, Mode.OVER
+
     def on_end(self) -> None:
         """The body is complete: whether the answer is, its dialect's terminator tells."""
-        mode, self._mode = self._mode, Mode.OVER
+        mode = self._mode if self._mode is not Mode.OVER else self._mode_at_end
+        self._mode = self._mode_at_end = Mode.OVER
         exchange = self._exchange
         if mode is Mode.PASSING_EVENTS:
             self._end_events(FailureKind.UNFINISHED)
@@ -183,11 +199,16 @@ class Answer:
 
     def detach(self) -> None:
         """Take no more bytes: the attempt is over."""
-        self._mode = Mode.OVER
+        self._mode = self._mode_at_end = Mode.OVER
 
     def pass_last(self, event: bytes) -> None:
         """Write one event of our own, after which nothing follows: no last chunk, so that the cut is seen either way."""
         self._pass(event)
+
+    def pass_comment(self) -> None:
+        """Write a comment between two events (WHATWG HTML, 9.2.6)."""
+        if self._mode is Mode.PASSING_EVENTS and self.kind is StreamKind.SSE:
+            self._pass(b":\n\n")
 
     # --- before the commit
 
@@ -264,31 +285,25 @@ class Answer:
         head, exchange = self._head, self._exchange
         if head is None:
             return
-        parts = [status_line(head.status), *head.lines(), exchange.own_fields()]
+        length = len(whole) if whole is not None else head.content_length if self.kind is None else -1
         keeps_alive = exchange.keeps_alive
-        if self.kind is not None:
-            parts += [line for name, line in EVENT_STREAM_FIELDS.items() if name not in head.names]
-        if whole is not None:
-            parts.append(b"Content-Length: %d\r\n" % len(whole))
-        elif not has_body:
-            if head.content_length >= 0:
-                parts.append(b"Content-Length: %d\r\n" % head.content_length)
-        elif head.content_length >= 0 and self.kind is None:
-            parts.append(b"Content-Length: %d\r\n" % head.content_length)
-        elif exchange.is_http10:
+        framing = b""
+        if length >= 0:
+            framing = b"Content-Length: %d\r\n" % length
+        elif has_body and exchange.is_http10:
             keeps_alive = False
-        else:
+        elif has_body:
             self._is_chunked = True
-            parts.append(b"Transfer-Encoding: chunked\r\n")
+            framing = b"Transfer-Encoding: chunked\r\n"
+        if self.kind is not None:
+            framing += (b"" if head.has_cache_control else NO_CACHE) + (b"" if head.has_buffering else NO_BUFFERING)
         if not keeps_alive:
-            parts.append(b"Connection: close\r\n")
+            framing += b"Connection: close\r\n"
         elif exchange.is_http10:
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        if whole:
-            parts.append(whole)
+            framing += b"Connection: keep-alive\r\n"
         exchange.on_commit(head.status, keeps_alive=keeps_alive)
-        exchange.write(b"".join(parts), len(whole) if whole else 0)
+        start = b"%b%b%b%b\r\n" % (status_line(head.status), b"".join(head.lines), exchange.own_fields(), framing)
+        exchange.write(start + whole if whole else start, len(whole) if whole else 0)
 
     def _commit_whole(self) -> None:
         """Write head and body in one piece. A head that announced a body which HEAD or 304 leave out keeps its length."""

@@ -11,7 +11,7 @@ _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r
 # What framing may cost: a client that sends one-byte chunks spends five bytes of framing on each, trailers and extensions
 # come on top; more than this is somebody hiding bytes in chunk extensions.
 FRAMING_SHARE_MAX = 16
-FRAMING_BYTES_MIN = 64 * 1024
+FRAMING_BYTES_MIN = 16 * 1024
 
 
 class SizedBody:
@@ -83,22 +83,25 @@ class ChunkedBody:
         if data.endswith(b"\r"):
             data, self._held = data[:-1], b"\r"
         self._wire += len(data)
-        if self._wire > FRAMING_BYTES_MIN + FRAMING_SHARE_MAX * max(self._received, len(data)):
-            return False
-        at = 0
         try:
-            while not self.is_complete and not self.is_too_large:
-                end = data.find(b"\r\n", at)
-                if end < 0:
-                    if at < len(data):
-                        self._parser.feed_data(data[at:])
-                    return True
-                self._parser.feed_data(data[at : end + 2])
-                at = end + 2
+            self._feed_lines(data)
         except httptools.HttpParserError:
             return False
+        return self._wire <= FRAMING_BYTES_MIN + FRAMING_SHARE_MAX * self._received
+
+    def _feed_lines(self, data: bytes) -> None:
+        at = 0
+        while not self.is_complete and not self.is_too_large:
+            end = data.find(b"\r\n", at)
+            if end < 0:
+                if at < len(data):
+                    self._parser.feed_data(data[at:])
+                return
+            self._parser.feed_data(data[at : end + 2])
+            at = end + 2
         self.rest = data[at:] + self._held
-        return True
+        # What follows the body is the next request's and none of this one's cost.
+        self._wire -= len(data) - at
 
     def take(self) -> bytes:
         """Return the whole body without its framing."""

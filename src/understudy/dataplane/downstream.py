@@ -5,13 +5,17 @@ too large, too slow). Never chooses a backend and never looks into an answer.
 """
 
 import asyncio
+import contextlib
+import fcntl
 import socket
 import struct
+import termios
+from array import array
 from typing import Protocol, cast
 
 from understudy.core.snapshot import Limits
 from understudy.dataplane.bodies import ChunkedBody, SizedBody
-from understudy.dataplane.heads import Refusal, RequestHead, looks_malformed, own_response, read_request_head
+from understudy.dataplane.heads import Refusal, RequestHead, looks_malformed, read_request_head
 
 # Unsent bytes towards a slow client at which the backend is no longer read (faults: at most 256 KiB a stream).
 WRITE_BUFFER_BYTES_MAX = 256 * 1024
@@ -20,6 +24,8 @@ PIPELINED_BYTES_MAX = 64 * 1024
 # Bytes read and thrown away after a refusal, so that the client gets to read it (RFC 9112, 9.6).
 LINGER_BYTES_MAX = 1024 * 1024
 LINGER_S = 2.0
+# A body has `limits.body_timeout` for each step of this size: byte by byte is no progress.
+BODY_STEP_BYTES = 1024
 TCP_STATE_CLOSED = 7
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -29,6 +35,9 @@ class Running(Protocol):
 
     def on_client_gone(self) -> None:
         """The client has left."""
+
+    def on_half_closed(self) -> None:
+        """The client has closed its sending side in the middle of its answer: write something that tells whether it left."""
 
     def on_downstream_full(self) -> None:
         """Stop reading the backend: the client does not keep up."""
@@ -65,14 +74,16 @@ class DownstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body",
+        "_body_bytes",
         "_has_answered",
         "_head",
-        "_is_dirty",
+        "_head_before",
         "_is_lingering",
         "_is_paused",
         "_is_reading",
         "_lingered_bytes",
         "_pending",
+        "_raw_before",
         "_taker",
         "_unsent_bytes",
         "deadline_at_s",
@@ -92,14 +103,16 @@ class DownstreamConnection(asyncio.Protocol):
         self.deadline_at_s = 0.0
         self._pending = b""
         self._is_paused = False
-        self._is_dirty = False
         self._is_reading = False
         self._is_lingering = False
         self._lingered_bytes = 0
         self._unsent_bytes = 0
+        self._raw_before = b""
+        self._head_before: RequestHead | None = None
         # For the current request; cleared by finish().
         self._head: RequestHead | None = None
         self._body: SizedBody | ChunkedBody | None = None
+        self._body_bytes = 0
         self._has_answered = False
 
     # --- from the event loop
@@ -137,12 +150,13 @@ class DownstreamConnection(asyncio.Protocol):
         self.is_half_closed = True
         if self.running is None:
             return False
-        if self._head is not None and not self._head.is_http10 and not self._has_answered and self.transport is not None:
+        self.running.on_half_closed()
+        if not self._has_answered and self.transport is not None and self._head is not None and not self._head.is_http10:
             # An interim response is ignored by one who still reads and reset by the kernel of one who left.
             self.transport.write(CONTINUE)
         return True
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         """Tell the exchange, if there is one."""
         self.transport = None
         self._taker.forget(self)
@@ -152,13 +166,11 @@ class DownstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not keep up."""
-        self._is_dirty = True
         if self.running is not None:
             self.running.on_downstream_full()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        self._is_dirty = False
         if self.running is not None:
             self.running.on_downstream_ready()
 
@@ -170,18 +182,25 @@ class DownstreamConnection(asyncio.Protocol):
         `is_first`: the first of `data` is the first that has come of its request, so the head's clock starts now.
         """
         while self.transport is not None and not self._is_lingering:
-            if self._body is None:
+            if self._head is None:
                 rest = self._read_head(data, is_first=is_first)
                 if rest is None:
                     return
                 data = rest
-            body = self._body
-            if body is None or self._head is None or not self._feed(body, data) or not body.is_complete:
+            head, body = self._head, self._body
+            if head is None:
+                return
+            if body is None:
+                # Nearly every request comes whole, in the same bytes as its head.
+                length = max(head.content_length, 0)
+                whole, self._pending = data[:length], data[length:]
+            elif self._feed(body, data) and body.is_complete:
+                whole, self._pending = body.take(), body.rest
+            else:
                 return
             self.deadline_at_s = 0.0
-            self._pending = body.rest
             self._is_reading = True
-            self._taker.take(self, self._head, body.take())
+            self._taker.take(self, head, whole)
             self._is_reading = False
             if self.running is not None or not self._pending:
                 return
@@ -196,10 +215,17 @@ class DownstreamConnection(asyncio.Protocol):
         if end < 0 or end + 4 > limits.head_bytes_max:
             self._keep_partial_head(data, limits, is_first=is_first)
             return None
-        head = read_request_head(data[: end + 4], limits)
-        if isinstance(head, Refusal):
-            self.refuse(head)
-            return None
+        raw = data[: end + 4]
+        if raw == self._raw_before and self._head_before is not None:
+            # A client that keeps its connection repeats itself, and a head is not changed once it was read.
+            head = self._head_before
+        else:
+            read = read_request_head(raw, limits)
+            if isinstance(read, Refusal):
+                self.refuse(read)
+                return None
+            head = self._head_before = read
+            self._raw_before = raw
         self._head = head
         self._has_answered = False
         bytes_max = self._taker.body_bytes_max
@@ -207,17 +233,15 @@ class DownstreamConnection(asyncio.Protocol):
             self.refuse(Refusal(413, f"the request body is larger than {bytes_max} bytes"))
             return None
         rest = data[end + 4 :]
-        self._body = ChunkedBody(bytes_max) if head.is_chunked else SizedBody(max(head.content_length, 0))
-        if (
-            head.expects_continue
-            and not rest
-            and not self._body.is_complete
-            and not head.is_http10
-            and self.transport is not None
-        ):
-            self.transport.write(CONTINUE)
-        if not rest:
+        if head.is_chunked:
+            self._body = ChunkedBody(bytes_max)
+        elif len(rest) < head.content_length:
+            self._body = SizedBody(head.content_length)
+        if self._body is not None:
+            self._body_bytes = 0
             self.deadline_at_s = self._taker.now_s() + limits.body_timeout_s
+            if head.expects_continue and not rest and not head.is_http10 and self.transport is not None:
+                self.transport.write(CONTINUE)
         return rest
 
     def _keep_partial_head(self, data: bytes, limits: Limits, *, is_first: bool) -> None:
@@ -239,7 +263,9 @@ class DownstreamConnection(asyncio.Protocol):
         if body.is_too_large:
             self.refuse(Refusal(413, f"the request body is larger than {self._taker.body_bytes_max} bytes"))
             return False
-        if data and not body.is_complete:
+        self._body_bytes += len(data)
+        if self._body_bytes >= BODY_STEP_BYTES and not body.is_complete:
+            self._body_bytes = 0
             self.deadline_at_s = self._taker.now_s() + self._taker.limits.body_timeout_s
         return True
 
@@ -264,7 +290,7 @@ class DownstreamConnection(asyncio.Protocol):
         if self.transport is None:
             return
         if not keeps_alive or self.is_half_closed or self._taker.is_stopping:
-            self.transport.close()
+            self.close()
             return
         self.deadline_at_s = self._taker.now_s() + self._taker.limits.idle_timeout_s
         if self._is_paused:
@@ -283,6 +309,9 @@ class DownstreamConnection(asyncio.Protocol):
         """Send what is written, then close; the answer is not complete, which the client sees from its framing."""
         self.running = None
         if self.transport is not None:
+            # A client that takes nothing must not hold what is unsent for ever.
+            self.deadline_at_s = self._taker.now_s() + self._taker.limits.write_idle_s
+            self.has_progress()
             self.transport.close()
 
     def abort(self) -> None:
@@ -309,8 +338,14 @@ class DownstreamConnection(asyncio.Protocol):
 
     def on_deadline(self, now_s: float) -> None:
         """The deadline has passed: a slow head or body gets 408, an idle connection is closed."""
-        del now_s
-        if self._is_lingering or self.transport is None:
+        if self.transport is None or self._is_lingering:
+            self.abort()
+        elif self.transport.get_write_buffer_size():
+            if self.has_progress():
+                self.deadline_at_s = now_s + self._taker.limits.write_idle_s
+            else:
+                self.abort()
+        elif self.transport.is_closing():
             self.abort()
         elif self._body is not None or self._pending:
             self.refuse(Refusal(408, "the request did not arrive in time"))
@@ -331,7 +366,18 @@ class DownstreamConnection(asyncio.Protocol):
 
     def has_progress(self) -> bool:
         """Whether a client that does not keep up has taken anything since the last call."""
-        unsent_bytes = self.transport.get_write_buffer_size() if self.transport is not None else 0
-        has_moved = unsent_bytes != self._unsent_bytes or not self._is_dirty
+        unsent_bytes = self._count_unsent()
+        has_moved = unsent_bytes != self._unsent_bytes
         self._unsent_bytes = unsent_bytes
         return has_moved
+
+    def _count_unsent(self) -> int:
+        """Return the bytes that wait here and in the kernel, which takes megabytes before ours move again (tcp(7), SIOCOUTQ)."""
+        if self.transport is None:
+            return 0
+        sock = self.transport.get_extra_info("socket")
+        kept = array("i", [0])
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, kept)
+        return self.transport.get_write_buffer_size() + kept[0]

@@ -6,8 +6,10 @@ decides nothing about backends. Source: RFC 9110 (semantics), RFC 9112 (HTTP/1.1
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import ClassVar
 
 import httptools
 
@@ -60,6 +62,7 @@ RESPONSE_FIELDS_DROPPED = frozenset(
 )
 # Naming these in Connection must not remove them: it would let a client change what the backend sees of the message itself.
 NEVER_BY_CONNECTION = frozenset({b"authorization", b"content-type", b"content-encoding", b"accept-encoding"})
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 KEYS = frozenset({b"authorization", b"x-api-key"})
 
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -78,94 +81,107 @@ class RequestHead:
     """One request head, read and checked.
 
     `path` is the target without its query, `fields` what goes on to a backend: (lower-case name, whole line with CRLF).
-    `content_length` is -1 when absent. Values are bytes as they came.
+    `content_length` is -1 when absent. Values are bytes as they came. Defaults stand in the class, so that a head costs only
+    what it holds.
     """
 
-    __slots__ = (
-        "_connection",
-        "_hosts",
-        "_transfer_encoding",
-        "content_length",
-        "expects_continue",
-        "fields",
-        "forwarded_for",
-        "has_forwarded_proto",
-        "is_chunked",
-        "is_http10",
-        "keeps_alive",
-        "method",
-        "path",
-        "request_id",
-        "session",
-        "target",
-        "via",
-    )
+    method = b""
+    target = b""
+    path = b""
+    is_http10 = False
+    keeps_alive = True
+    content_length = -1
+    is_chunked = False
+    expects_continue = False
+    request_id = b""
+    session = b""
+    forwarded_for = b""
+    via = b""
+    has_forwarded_proto = False
+    _connection = b""
+    _hosts: tuple[bytes, ...] = ()
+    _transfer_encoding: tuple[bytes, ...] = ()
 
     def __init__(self) -> None:
-        self.method = b""
-        self.target = b""
-        self.path = b""
-        self.is_http10 = False
-        self.keeps_alive = True
-        self.content_length = -1
-        self.is_chunked = False
-        self.expects_continue = False
         self.fields: list[tuple[bytes, bytes]] = []
-        self.request_id = b""
-        self.session = b""
-        self.forwarded_for = b""
-        self.via = b""
-        self.has_forwarded_proto = False
-        self._hosts: list[bytes] = []
-        self._connection = b""
-        self._transfer_encoding: list[bytes] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one field from httptools, which has checked its characters."""
         lower = name.lower()
+        take = self._TAKERS.get(lower)
+        if take is not None:
+            take(self, value)
         if lower not in REQUEST_FIELDS_DROPPED:
             self.fields.append((lower, b"%b: %b\r\n" % (name, value)))
-            if lower == b"x-session-id":
-                self.session = value
-            elif lower == b"x-forwarded-proto":
-                self.has_forwarded_proto = True
-        elif lower == b"host":
-            self._hosts.append(value)
-        elif lower == b"content-length":
-            self.content_length = int(value) if value.isdigit() else -2
-        elif lower == b"transfer-encoding":
-            self._transfer_encoding.append(value)
-        elif lower == b"connection":
-            self._connection = self._connection + b"," + value if self._connection else value
-        elif lower == b"expect":
-            self.expects_continue = value.strip().lower() == b"100-continue"
-        elif lower == b"x-request-id":
-            self.request_id = value if REQUEST_ID.match(value) else b""
-        elif lower == b"x-forwarded-for":
-            self.forwarded_for = self.forwarded_for + b", " + value if self.forwarded_for else value
-        elif lower == b"via":
-            self.via = self.via + b", " + value if self.via else value
+
+    def _take_host(self, value: bytes) -> None:
+        self._hosts += (value,)
+
+    def _take_content_length(self, value: bytes) -> None:
+        value = value.strip(b" \t")
+        self.content_length = int(value) if value.isdigit() else -2
+
+    def _take_transfer_encoding(self, value: bytes) -> None:
+        self._transfer_encoding += (value.strip().lower(),)
+
+    def _take_connection(self, value: bytes) -> None:
+        self._connection = _joined(self._connection, value)
+
+    def _take_expect(self, value: bytes) -> None:
+        self.expects_continue = value.strip().lower() == b"100-continue"
+
+    def _take_request_id(self, value: bytes) -> None:
+        self.request_id = value if REQUEST_ID.match(value) else b""
+
+    def _take_session(self, value: bytes) -> None:
+        self.session = value
+
+    def _take_forwarded_for(self, value: bytes) -> None:
+        self.forwarded_for = _joined(self.forwarded_for, value)
+
+    def _take_forwarded_proto(self, _value: bytes) -> None:
+        self.has_forwarded_proto = True
+
+    def _take_via(self, value: bytes) -> None:
+        self.via = _joined(self.via, value)
+
+    # What a field means to us, besides being passed on or not.
+    _TAKERS: ClassVar[Mapping[bytes, Callable[["RequestHead", bytes], None]]] = {
+        b"connection": _take_connection,
+        b"content-length": _take_content_length,
+        b"expect": _take_expect,
+        b"host": _take_host,
+        b"transfer-encoding": _take_transfer_encoding,
+        b"via": _take_via,
+        b"x-forwarded-for": _take_forwarded_for,
+        b"x-forwarded-proto": _take_forwarded_proto,
+        b"x-request-id": _take_request_id,
+        b"x-session-id": _take_session,
+    }
 
     def refusal(self, limits: Limits) -> Refusal | None:
         """Check what concerns the whole head, settle framing and connection; return why it is refused, None if it is not."""
-        if len(self.fields) + len(self._hosts) > limits.fields_max:
+        if len(self.fields) > limits.fields_max:
             return Refusal(431, f"more than {limits.fields_max} header fields")
-        if len(self._hosts) > 1 or (not self._hosts and not self.is_http10):
+        if len(self._hosts) != 1 and (self._hosts or not self.is_http10):
             return Refusal(400, "a request needs exactly one Host field")
         if self._hosts and self._hosts[0] and not HOST.match(self._hosts[0]):
             return Refusal(400, "the Host field is malformed")
-        if self._transfer_encoding:
-            # Only one coding is understood, so a body's end is never a matter of opinion (RFC 9112, 6.1).
-            if self._transfer_encoding != [b"chunked"] and [t.strip().lower() for t in self._transfer_encoding] != [b"chunked"]:
-                return Refusal(400, "Transfer-Encoding may only be chunked")
-            if self.is_http10 or self.content_length != -1:
-                return Refusal(400, "Transfer-Encoding is ambiguous here")
-            self.is_chunked = True
-        elif self.content_length < -1:
-            return Refusal(400, "Content-Length is malformed")
+        refusal = self._settle_framing() if self._transfer_encoding or self.content_length < -1 else None
         if self._connection or self.is_http10:
             self._settle_connection()
-        return self._settle_target()
+        return refusal or self._settle_target()
+
+    def _settle_framing(self) -> Refusal | None:
+        if not self._transfer_encoding:
+            return Refusal(400, "Content-Length is malformed")
+        # Only one coding is understood, so a body's end is never a matter of opinion (RFC 9112, 6.1).
+        if self._transfer_encoding != (b"chunked",):
+            return Refusal(400, "Transfer-Encoding may only be chunked")
+        if self.is_http10 or self.content_length != -1:
+            return Refusal(400, "Transfer-Encoding is ambiguous here")
+        self.is_chunked = True
+        return None
 
     def _settle_connection(self) -> None:
         named = {token.strip().lower() for token in self._connection.split(b",")}
@@ -175,16 +191,21 @@ class RequestHead:
             self.fields = [field for field in self.fields if field[0] not in named]
 
     def _settle_target(self) -> Refusal | None:
-        if not self.target.startswith(b"/"):
-            absolute = ABSOLUTE_FORM.match(self.target)
+        target = self.target
+        if not target.startswith(b"/"):
+            absolute = ABSOLUTE_FORM.match(target)
             if not absolute or not HOST.match(absolute[1]):
                 return Refusal(400, "the request target must be a path")
             rest = absolute[2] or b"/"
-            self.target = rest if rest.startswith(b"/") else b"/" + rest
-        if b"#" in self.target:
+            self.target = target = rest if rest.startswith(b"/") else b"/" + rest
+        if b"#" in target:
             return Refusal(400, "the request target has a fragment")
-        self.path = self.target.partition(b"?")[0]
+        self.path = target.partition(b"?")[0] if b"?" in target else target
         return None
+
+
+def _joined(before: bytes, value: bytes) -> bytes:
+    return before + b", " + value if before else value
 
 
 def read_request_head(raw: bytes, limits: Limits) -> RequestHead | Refusal:
@@ -194,27 +215,35 @@ def read_request_head(raw: bytes, limits: Limits) -> RequestHead | Refusal:
     """
     line = REQUEST_LINE.match(raw)
     if line is None:
-        if LOOKS_LIKE_HTTP.match(raw) and b" HTTP/1." not in raw.partition(b"\r\n")[0]:
-            return Refusal(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
-        return Refusal(400, "the request line is malformed")
+        return _refuse_line(raw)
     head = RequestHead()
     head.method, head.target, minor = line.groups()
-    if len(head.target) > limits.target_bytes_max:
-        return Refusal(414, f"the request target is longer than {limits.target_bytes_max} bytes")
-    if head.method == b"CONNECT":
-        return Refusal(501, "this is no forward proxy")
     head.is_http10 = minor == b"0"
-    if raw.count(b"\r\n") - 2 > limits.fields_max:
-        return Refusal(431, f"more than {limits.fields_max} header fields")
+    if len(head.target) > limits.target_bytes_max or raw.count(b"\r\n") - 2 > limits.fields_max:
+        return _refuse_size(head, limits)
     try:
         httptools.HttpRequestParser(head).feed_data(raw)
     except httptools.HttpParserInvalidMethodError:
         return Refusal(501, "the method is not implemented")
     except httptools.HttpParserUpgrade:
-        pass  # Upgrade is not forwarded, so the request is answered as if it had not asked (RFC 9110, 7.8).
+        # Upgrade is not forwarded, so the request is answered as if it had not asked (RFC 9110, 7.8).
+        return Refusal(501, "this is no forward proxy") if head.method == b"CONNECT" else head.refusal(limits) or head
     except httptools.HttpParserError:
         return Refusal(400, "the header fields are malformed")
     return head.refusal(limits) or head
+
+
+def _refuse_size(head: RequestHead, limits: Limits) -> Refusal:
+    if len(head.target) > limits.target_bytes_max:
+        return Refusal(414, f"the request target is longer than {limits.target_bytes_max} bytes")
+    return Refusal(431, f"more than {limits.fields_max} header fields")
+
+
+def _refuse_line(raw: bytes) -> Refusal:
+    line = raw.partition(b"\r\n")[0]
+    if LOOKS_LIKE_HTTP.match(raw) and b" HTTP/1." not in line:
+        return Refusal(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+    return Refusal(400, "the request line is malformed")
 
 
 def looks_malformed(partial: bytes) -> bool:
@@ -222,36 +251,48 @@ def looks_malformed(partial: bytes) -> bool:
     return partial.count(b"\n") != partial.count(b"\r\n") or (partial[:1] != b"\r" and not partial[:1].isalpha())
 
 
+class BackendWords:
+    """What every request to one backend has in common, written once."""
+
+    __slots__ = ("address", "after_target", "has_key", "key_line", "prefix")
+
+    def __init__(self, backend: Backend) -> None:
+        self.address = backend.address
+        self.prefix = backend.address.prefix.encode()
+        self.after_target = b" HTTP/1.1\r\nHost: %b\r\n" % backend.address.authority.encode()
+        self.has_key = bool(backend.api_key)
+        self.key_line = b"Authorization: Bearer %b\r\n" % backend.api_key.encode() if backend.api_key else b""
+
+
 def request_bytes(
-    head: RequestHead, body: bytes, backend: Backend, *, request_id: bytes, client: bytes, reads_answer: bool
+    head: RequestHead, body: bytes, words: BackendWords, *, request_id: bytes, client: bytes, reads_answer: bool
 ) -> bytes:
-    """Write the request for `backend`: one canonical framing, our own connection fields, the backend's key.
+    """Write the request for a backend: one canonical framing, our own connection fields, the backend's key.
 
     `client` is the peer's address, b"" for a unix socket. `reads_answer`: we must understand the answer's body, so it may not
     be compressed.
     """
-    address = backend.address
-    target = address.prefix.encode() + head.target if address.prefix else head.target
-    parts = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method, target, address.authority.encode())]
-    has_key = bool(backend.api_key)
-    for name, line in head.fields:
-        if (has_key and name in KEYS) or (reads_answer and name == b"accept-encoding"):
-            continue
-        parts.append(line)
-    if has_key:
-        parts.append(b"Authorization: Bearer %b\r\n" % backend.api_key.encode())
-    via = b"%b, 1.%d understudy" % (head.via, not head.is_http10) if head.via else b"1.%d understudy" % (not head.is_http10)
-    forwarded_for = b", ".join(part for part in (head.forwarded_for, client) if part)
-    if forwarded_for:
-        parts.append(b"X-Forwarded-For: %b\r\n" % forwarded_for)
-    if not head.has_forwarded_proto:
-        parts.append(b"X-Forwarded-Proto: http\r\n")
-    parts.append(b"X-Request-ID: %b\r\nVia: %b\r\n" % (request_id, via))
-    if body or head.method in (b"POST", b"PUT", b"PATCH"):
-        parts.append(b"Content-Length: %d\r\n" % len(body))
-    parts.append(b"\r\n")
-    parts.append(body)
-    return b"".join(parts)
+    has_key = words.has_key
+    lines = [
+        line for name, line in head.fields if not ((has_key and name in KEYS) or (reads_answer and name == b"accept-encoding"))
+    ]
+    minor = 0 if head.is_http10 else 1
+    via = b"%b, 1.%d understudy" % (head.via, minor) if head.via else b"1.%d understudy" % minor
+    forwarded_for = head.forwarded_for + b", " + client if head.forwarded_for and client else head.forwarded_for or client
+    return b"%b %b%b%b%b%bX-Request-ID: %b\r\nVia: %b\r\n%b%b%b\r\n%b" % (
+        head.method,
+        words.prefix,
+        head.target,
+        words.after_target,
+        b"".join(lines),
+        words.key_line,
+        request_id,
+        via,
+        b"X-Forwarded-For: %b\r\n" % forwarded_for if forwarded_for else b"",
+        b"" if head.has_forwarded_proto else b"X-Forwarded-Proto: http\r\n",
+        b"Content-Length: %d\r\n" % len(body) if body or head.method in _WITH_BODY else b"",
+        body,
+    )
 
 
 def status_line(status: int) -> bytes:
@@ -262,71 +303,79 @@ def status_line(status: int) -> bytes:
 class ResponseHead:
     """One response head while httptools reads it, then as it was.
 
-    `fields` is what goes on to the client: lines with CRLF. `content_length` is -1 when absent.
+    `lines` is what goes on to the client, each with its CRLF. `content_length` is -1 when absent. Defaults stand in the class.
     """
 
-    __slots__ = (
-        "_connection",
-        "_lines",
-        "_transfer_encoding",
-        "content_encoding",
-        "content_length",
-        "content_type",
-        "names",
-        "retry_after",
-        "status",
-    )
+    status = 0
+    content_length = -1
+    content_type = b""
+    content_encoding = b""
+    retry_after = b""
+    has_cache_control = False
+    has_buffering = False
+    is_chunked = False
+    _connection = b""
+    _transfer_encoding = b""
 
     def __init__(self) -> None:
-        self.status = 0
-        self.content_length = -1
-        self.content_type = b""
-        self.content_encoding = b""
-        self.retry_after = b""
-        self.names: set[bytes] = set()
-        self._lines: list[tuple[bytes, bytes]] = []
-        self._connection = b""
-        self._transfer_encoding = b""
+        self.lines: list[bytes] = []
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take one field from httptools."""
         lower = name.lower()
+        take = self._TAKERS.get(lower)
+        if take is not None:
+            take(self, value)
         if lower not in RESPONSE_FIELDS_DROPPED:
-            self._lines.append((lower, b"%b: %b\r\n" % (name, value)))
-            if lower == b"content-type":
-                self.content_type = value
-            elif lower == b"content-encoding":
-                self.content_encoding = value
-            elif lower == b"retry-after":
-                self.retry_after = value
-            self.names.add(lower)
-        elif lower == b"content-length":
-            self.content_length = int(value) if value.isdigit() else -2
-        elif lower == b"transfer-encoding":
-            self._transfer_encoding += b"," + value if self._transfer_encoding else value
-        elif lower == b"connection":
-            self._connection += b"," + value
+            self.lines.append(b"%b: %b\r\n" % (name, value))
 
-    @property
-    def is_chunked(self) -> bool:
-        """Whether the body is in chunks."""
-        return bool(self._transfer_encoding)
+    def _take_content_length(self, value: bytes) -> None:
+        value = value.strip(b" \t")
+        self.content_length = int(value) if value.isdigit() else -2
 
-    @property
-    def is_sound(self) -> bool:
-        """Whether its status and framing mean one thing only; a coding other than chunked is not understood here."""
-        return (
-            200 <= self.status <= 599
-            and self.content_length >= -1
-            and self._transfer_encoding.strip().lower() in (b"", b"chunked")
-        )
+    def _take_content_type(self, value: bytes) -> None:
+        self.content_type = value
 
-    def lines(self) -> list[bytes]:
-        """Return the end-to-end fields, without those that Connection names (RFC 9110, 7.6.1)."""
-        if not self._connection:
-            return [line for _, line in self._lines]
-        named = {token.strip().lower() for token in self._connection.split(b",")} - NEVER_BY_CONNECTION
-        return [line for name, line in self._lines if name not in named]
+    def _take_content_encoding(self, value: bytes) -> None:
+        self.content_encoding = value
+
+    def _take_retry_after(self, value: bytes) -> None:
+        self.retry_after = value
+
+    def _take_cache_control(self, _value: bytes) -> None:
+        self.has_cache_control = True
+
+    def _take_buffering(self, _value: bytes) -> None:
+        self.has_buffering = True
+
+    def _take_transfer_encoding(self, value: bytes) -> None:
+        self.is_chunked = True
+        self._transfer_encoding = _joined(self._transfer_encoding, value.strip().lower())
+
+    def _take_connection(self, value: bytes) -> None:
+        self._connection = _joined(self._connection, value)
+
+    # What a field means to us, besides being passed on or not.
+    _TAKERS: ClassVar[Mapping[bytes, Callable[["ResponseHead", bytes], None]]] = {
+        b"cache-control": _take_cache_control,
+        b"connection": _take_connection,
+        b"content-encoding": _take_content_encoding,
+        b"content-length": _take_content_length,
+        b"content-type": _take_content_type,
+        b"retry-after": _take_retry_after,
+        b"transfer-encoding": _take_transfer_encoding,
+        b"x-accel-buffering": _take_buffering,
+    }
+
+    def settle(self) -> bool:
+        """Drop the fields that Connection names (RFC 9110, 7.6.1); False when status or framing could be read in two ways.
+
+        A coding other than chunked is not understood here.
+        """
+        if self._connection:
+            named = {token.strip().lower() for token in self._connection.split(b",")} - NEVER_BY_CONNECTION
+            self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in named]
+        return 200 <= self.status <= 599 and self.content_length >= -1 and self._transfer_encoding in (b"", b"chunked")
 
 
 def own_response(

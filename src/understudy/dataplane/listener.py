@@ -5,10 +5,9 @@ Called by daemon with the sockets' addresses. Every accepted connection becomes 
 
 import asyncio
 import contextlib
-import os
 import resource
 import socket
-import stat
+from pathlib import Path
 
 from understudy.dataplane.downstream import DownstreamConnection, Taker
 
@@ -39,7 +38,7 @@ class Listener:
             server.close()
         for path in self._paths:
             with contextlib.suppress(OSError):
-                os.unlink(path)
+                Path(path).unlink()
 
 
 def bind(host: str, port: int, path: str = "") -> socket.socket:
@@ -96,16 +95,13 @@ def raise_descriptor_limit() -> int:
 
 
 def _remove_abandoned(path: str) -> None:
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return
-    except OSError:
+    if not Path(path).is_socket():
         return
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         probe.connect(path)
     except ConnectionRefusedError:
-        os.unlink(path)
+        Path(path).unlink()
     except OSError:
         return
     finally:

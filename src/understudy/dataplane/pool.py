@@ -8,7 +8,8 @@ import asyncio
 import ssl
 from collections.abc import Callable
 
-from understudy.core.snapshot import Address, Backend, EngineKind
+from understudy.core.snapshot import Backend, EngineKind
+from understudy.dataplane.heads import BackendWords
 from understudy.dataplane.resolver import Resolver, is_literal
 from understudy.dataplane.upstream import UpstreamConnection
 from understudy.errors import FailureKind
@@ -22,18 +23,33 @@ IDLE_MAX = 256
 Connected = Callable[[UpstreamConnection | FailureKind], None]
 
 
+class _Side:
+    """What the pool keeps of one backend: its idle connections, and the words that every request to it has in common."""
+
+    __slots__ = ("backend", "idle", "words")
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.words = BackendWords(backend)
+        self.idle: list[UpstreamConnection] = []
+
+
 class Pool:
-    """Idle upstream connections, keyed by the backend's address and its name."""
+    """Idle upstream connections by the backend's name; a changed address or key begins anew."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
-        self._idle: dict[tuple[str, Address], list[UpstreamConnection]] = {}
+        self._sides: dict[str, _Side] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._tls: ssl.SSLContext | None = None
 
+    def words(self, backend: Backend) -> BackendWords:
+        """Return what every request to `backend` has in common."""
+        return self._side(backend).words
+
     def take(self, backend: Backend) -> UpstreamConnection | None:
         """Return an idle connection that looks alive, None when there is none."""
-        idle = self._idle.get((backend.name, backend.address))
+        idle = self._side(backend).idle
         while idle:
             connection = idle.pop()
             if connection.transport is not None and not connection.transport.is_closing():
@@ -42,12 +58,24 @@ class Pool:
 
     def put(self, backend: Backend, connection: UpstreamConnection, now_s: float) -> None:
         """Keep a connection whose exchange is over, or close it when it cannot serve again."""
-        idle = self._idle.setdefault((backend.name, backend.address), [])
-        if not connection.release() or len(idle) >= IDLE_MAX:
+        side = self._sides.get(backend.name)
+        is_current = side is not None and side.backend.address == backend.address
+        if not connection.release() or side is None or not is_current or len(side.idle) >= IDLE_MAX:
             connection.close()
             return
         connection.idle_since_s = now_s
-        idle.append(connection)
+        side.idle.append(connection)
+
+    def _side(self, backend: Backend) -> _Side:
+        side = self._sides.get(backend.name)
+        if side is None or side.backend is not backend:
+            known, side = side, _Side(backend)
+            self._sides[backend.name] = side
+            if known is not None and known.backend.address == backend.address:
+                side.idle = known.idle
+            elif known is not None:
+                _close(known.idle)
+        return side
 
     def connect(self, backend: Backend, on_connected: Connected) -> asyncio.Task[None]:
         """Open a connection and hand it, or why there is none, to `on_connected`; cancel the task to stop trying."""
@@ -60,26 +88,22 @@ class Pool:
     def close_idle(self, now_s: float, engines: dict[str, EngineKind]) -> int:
         """Close what has been idle for too long; `engines` names what each backend runs now. Returns how many are left."""
         left = 0
-        for (name, _), idle in self._idle.items():
-            oldest_s = now_s - IDLE_S_MAX.get(engines.get(name, EngineKind.AUTO), IDLE_S_MAX_ELSE)
-            kept = []
-            for connection in idle:
-                if connection.transport is None or connection.idle_since_s < oldest_s or name not in engines:
-                    connection.close()
-                else:
-                    kept.append(connection)
-            idle[:] = kept
-            left += len(kept)
-        for key in [key for key, idle in self._idle.items() if not idle]:
-            del self._idle[key]
+        for name, side in list(self._sides.items()):
+            if name not in engines:
+                _close(side.idle)
+                del self._sides[name]
+                continue
+            oldest_s = now_s - IDLE_S_MAX.get(engines[name], IDLE_S_MAX_ELSE)
+            _close([connection for connection in side.idle if connection.idle_since_s < oldest_s])
+            side.idle = [connection for connection in side.idle if connection.is_reusable and connection.transport is not None]
+            left += len(side.idle)
         return left
 
     def close_all(self) -> None:
         """Close every idle connection and stop connecting."""
-        for idle in self._idle.values():
-            for connection in idle:
-                connection.close()
-        self._idle.clear()
+        for side in self._sides.values():
+            _close(side.idle)
+            side.idle = []
         for task in self._connecting:
             task.cancel()
 
@@ -132,6 +156,11 @@ class Pool:
         if self._tls is None:
             self._tls = ssl.create_default_context()
         return self._tls
+
+
+def _close(connections: list[UpstreamConnection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 class _UnresolvedError(OSError):

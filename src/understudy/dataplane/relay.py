@@ -1,13 +1,14 @@
 """The data plane's hub: takes whole requests, answers what needs no backend, relays the rest, keeps the deadlines.
 
-Made by daemon, which hands it the published snapshot and callbacks; connections call `take`, the control plane calls `on_published`.
+Made by daemon, which hands it the published snapshot and callbacks; connections call `take`, daemon calls `on_published`.
 Decides nothing about backends (core.exchange) and reads no bytes of an answer (dataplane.answer).
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
+
+import msgspec
 
 from understudy import dialects
 from understudy.core.ask import Ask
@@ -23,12 +24,17 @@ from understudy.dataplane.pool import Pool
 from understudy.dataplane.relayed import RelayedExchange
 from understudy.dataplane.waiting import WaitingLine
 from understudy.dialects.contract import Dialect, Route, RouteKind
-from understudy.errors import MEANING, Failure, FailureKind
+from understudy.errors import MEANING, Blame, Failure, FailureKind, Side
 
 # How often the deadlines of running exchanges are looked at, and those of idle connections.
 SWEEP_INTERVAL_S = 0.05
 CONNECTIONS_INTERVAL_S = 1.0
+CHECK_INTERVAL_S_MAX = 0.5
+# How long balances prefer other backends to one that sent a request away without being to blame.
+DOUBT_S = 1.0
 JSON = b"application/json"
+_METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
+_WITH_ASK = frozenset({RouteKind.GENERATING, RouteKind.PLAIN})
 
 
 class Listener(Protocol):
@@ -50,7 +56,16 @@ class Listener(Protocol):
 class Relay:
     """Every running exchange, every client connection, and what they share."""
 
-    def __init__(self, published: Published, tally: Tally, pool: Pool, listener: Listener, id_prefix: str) -> None:
+    def __init__(
+        self,
+        published: Published,
+        tally: Tally,
+        pool: Pool,
+        listener: Listener,
+        *,
+        id_prefix: str,
+        clock: Callable[[], float],
+    ) -> None:
         self.published = published
         self.tally = tally
         self.pool = pool
@@ -61,7 +76,7 @@ class Relay:
         self.connections_max = 0
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self.now_s: Callable[[], float] = self._loop.time
+        self.now_s = clock
         self._id_prefix = id_prefix
         self._ids = 0
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -77,6 +92,9 @@ class Relay:
         self.limits = plan.limits
         self.timeouts = plan.timeouts
         self.body_bytes_max = plan.failover.body_bytes_max
+        # An exchange that just passed is left alone for a while, short beside every bound.
+        bounds_s = (plan.timeouts.first_token_s, plan.timeouts.stall_s, plan.timeouts.total_s or CHECK_INTERVAL_S_MAX * 10)
+        self.check_interval_s = min(CHECK_INTERVAL_S_MAX, min(bounds_s) / 10)
         if plan.failover.budget != self._budget_share:
             self._budget_share = plan.failover.budget
             self.budget = RetryBudget(plan.failover.budget)
@@ -103,18 +121,13 @@ class Relay:
     def refuse(self, connection: DownstreamConnection, refusal: Refusal, head: RequestHead | None) -> bytes:
         """Write the answer to a request that cannot be accepted, in its dialect where its head was read, and note it."""
         del connection
-        method, path = (head.method.decode(), head.path.decode("latin-1")) if head is not None else ("", "")
-        record = ExchangeRecord(Ask(), self._request_id(head), method, path, 0)
+        method, path = (head.method.decode("latin-1"), head.path.decode("latin-1")) if head is not None else ("", "")
+        record = ExchangeRecord(Ask(path=path), self._request_id(head), method, path, 0)
         record.status = refusal.status
         self._listener.finished(record)
         dialect = dialects.match(head.method, head.path).dialect if head is not None else None
-        return own_response(
-            refusal.status,
-            _error_body(dialect, refusal.status, "invalid_request", refusal.message),
-            JSON,
-            extra=b"X-Request-ID: %b\r\n" % record.request_id.encode(),
-            closes=True,
-        )
+        body = (dialect or dialects.PLAIN_ERROR).error_body(refusal.status, "invalid_request", refusal.message)
+        return own_response(refusal.status, body, JSON, extra=_id_line(record), closes=True)
 
     # --- requests
 
@@ -122,134 +135,84 @@ class Relay:
         """Answer one whole request, at once or by and by."""
         route = dialects.match(head.method, head.path)
         if route.kind is RouteKind.HEALTHZ:
-            self._finish_at_once(connection, head, own_response(200, b"OK\n", b"text/plain", is_head=head.method == b"HEAD"))
+            response = own_response(200, b"OK\n", b"text/plain", closes=self._closes(head), is_head=head.method == b"HEAD")
+            self.respond(connection, head, response)
             return
         dialect = route.dialect
-        ask: Ask | str = Ask(path=route.path)
-        session = head.session.decode("latin-1")
-        if dialect is not None and route.kind in (RouteKind.GENERATING, RouteKind.PLAIN):
-            ask = dialect.read_ask(route.path, body, session)
-        if isinstance(ask, Ask) and ask.is_generating and route.kind is not RouteKind.GENERATING:
-            # The path alone does not make it so: a GET of the same path generates nothing.
-            ask = replace(ask, is_generating=False)
-        plain = ask if isinstance(ask, Ask) else Ask(dialect=dialect.name if dialect else None, path=route.path)
-        record = ExchangeRecord(plain, self._request_id(head), head.method.decode("latin-1"), route.path, len(body))
-        if self.is_stopping:
-            self._refuse_kind(connection, head, record, dialect, FailureKind.STOPPING)
-        elif route.kind is RouteKind.MANAGEMENT and not self._allows_management:
-            self.respond_error(
-                connection,
-                head,
-                record,
-                dialect=dialect,
-                status=403,
-                code="path_not_allowed",
-                message=f"{route.path[:200]} manages models or the engine; access.allow_admin_paths is off",
-            )
-            self._listener.finished(record)
-        elif isinstance(ask, str):
-            self.respond_error(connection, head, record, dialect=dialect, status=400, code="invalid_request", message=ask)
-            self._listener.finished(record)
-        elif route.kind is RouteKind.LISTING:
-            self._list(connection, head, record, route)
+        if dialect is None or route.kind not in _WITH_ASK:
+            ask: Ask | str = Ask(dialect=dialect.name if dialect else None, path=route.path)
         else:
-            self._relay(connection, head, body, dialect, ask, record)
+            ask = dialect.read_ask(route.path, body, head.session.decode("latin-1") if head.session else "")
+        told = ask if isinstance(ask, Ask) else Ask(dialect=dialect.name if dialect else None, path=route.path)
+        if told.is_generating and route.kind is not RouteKind.GENERATING:
+            # The path alone does not make it so: a GET of the same path generates nothing.
+            told = msgspec.structs.replace(told, is_generating=False)
+        method = _METHODS.get(head.method) or head.method.decode("latin-1")
+        record = ExchangeRecord(told, self._request_id(head), method, route.path, len(body))
+        if self.is_stopping:
+            response = self._error_of(head, record, dialect, FailureKind.STOPPING)
+        elif route.kind is RouteKind.MANAGEMENT and not self._allows_management:
+            record.status = 403
+            message = f"{route.path[:200]} manages models or the engine; access.allow_admin_paths is off"
+            response = self.error(head, record, dialect, "path_not_allowed", message)
+        elif isinstance(ask, str):
+            record.status = 400
+            response = self.error(head, record, dialect, "invalid_request", ask)
+        elif route.kind is RouteKind.LISTING:
+            response = self._listing(head, record, route)
+        else:
+            self._relay(connection, RelayedExchange(self, connection, head, body, dialect=dialect, record=record))
+            return
+        self._listener.finished(record)
+        self.respond(connection, head, response)
 
-    def _relay(
-        self,
-        connection: DownstreamConnection,
-        head: RequestHead,
-        body: bytes,
-        dialect: Dialect | None,
-        ask: Ask,
-        record: ExchangeRecord,
-    ) -> None:
-        exchange = RelayedExchange(self, connection, head, body, dialect, ask, record)
+    def _relay(self, connection: DownstreamConnection, exchange: RelayedExchange) -> None:
         connection.running = exchange
         self.running.add(exchange)
-        self.watch()
+        if self._sweep_timer is None:
+            self.watch()
         try:
             exchange.start()
         except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not the daemon
             exchange.on_exception(error)
 
-    def _list(self, connection: DownstreamConnection, head: RequestHead, record: ExchangeRecord, route: Route) -> None:
-        """Answer the merged list of the usable backends' models, made once a snapshot."""
+    def _listing(self, head: RequestHead, record: ExchangeRecord, route: Route) -> bytes:
+        """Write the merged list of the usable backends' models, made once a snapshot."""
         snapshot = self.published.current
         if not any(_is_usable(target.state.condition, target.state.duty) for target in snapshot.targets):
-            self._refuse_kind(connection, head, record, route.dialect, FailureKind.NONE_USABLE)
-            return
+            return self._error_of(head, record, route.dialect, FailureKind.NONE_USABLE)
         body = self._listings.get(route.path)
         if body is None and route.dialect is not None:
             body = self._listings[route.path] = route.dialect.list_models(route.path, client_models(snapshot))
         record.status = 200
-        self.respond(connection, head, record, status=200, body=body or b"", content_type=JSON)
-        self._listener.finished(record)
+        return self.whole(head, record, body or b"", JSON, _id_line(record))
 
-    def _refuse_kind(
-        self,
-        connection: DownstreamConnection,
-        head: RequestHead,
-        record: ExchangeRecord,
-        dialect: Dialect | None,
-        kind: FailureKind,
-    ) -> None:
-        record.failure = kind
+    def _error_of(self, head: RequestHead, record: ExchangeRecord, dialect: Dialect | None, kind: FailureKind) -> bytes:
         meaning = MEANING[kind]
-        self.respond_error(
-            connection,
-            head,
-            record,
-            dialect=dialect,
-            status=meaning.status,
-            code=kind.value,
-            message=meaning.words,
-            retry_after_s=1.0,
-        )
-        self._listener.finished(record)
+        record.failure = kind
+        record.status = meaning.status
+        return self.error(head, record, dialect, kind.value, meaning.words, _id_line(record) + b"Retry-After: 1\r\n")
 
-    def _finish_at_once(self, connection: DownstreamConnection, head: RequestHead, response: bytes) -> None:
-        connection.write(response)
-        connection.finish(keeps_alive=head.keeps_alive and not head.is_http10)
-
-    def respond(
-        self,
-        connection: DownstreamConnection,
-        head: RequestHead,
-        record: ExchangeRecord,
-        *,
-        status: int,
-        body: bytes,
-        content_type: bytes,
-        extra: bytes = b"",
-    ) -> None:
-        """Write a whole response of our own and go on to the next request."""
-        closes = not head.keeps_alive or head.is_http10 or self.is_stopping
+    def whole(self, head: RequestHead, record: ExchangeRecord, body: bytes, content_type: bytes, extra: bytes) -> bytes:
+        """Write a whole response of our own with the record's status; `extra` holds further field lines."""
         record.sent_bytes = len(body)
-        extra = extra or b"X-Request-ID: %b\r\n" % record.request_id.encode()
-        connection.write(own_response(status, body, content_type, extra=extra, closes=closes, is_head=head.method == b"HEAD"))
-        connection.finish(keeps_alive=not closes)
+        is_head = head.method == b"HEAD"
+        return own_response(record.status, body, content_type, extra=extra, closes=self._closes(head), is_head=is_head)
 
-    def respond_error(
-        self,
-        connection: DownstreamConnection,
-        head: RequestHead,
-        record: ExchangeRecord,
-        *,
-        dialect: Dialect | None,
-        message: str,
-        code: str,
-        status: int = 0,
-        retry_after_s: float = 0.0,
-        extra: bytes = b"",
-    ) -> None:
-        """Write one of our own errors in the dialect's shape; `status` 0 takes the record's."""
-        record.status = status or record.status
-        extra = extra or b"X-Request-ID: %b\r\n" % record.request_id.encode()
-        if retry_after_s:
-            extra += b"Retry-After: %d\r\n" % max(1, round(retry_after_s + 0.499))
-        body = _error_body(dialect, record.status, code, message)
-        self.respond(connection, head, record, status=record.status, body=body, content_type=JSON, extra=extra)
+    def error(
+        self, head: RequestHead, record: ExchangeRecord, dialect: Dialect | None, code: str, message: str, extra: bytes = b""
+    ) -> bytes:
+        """Write one of our own errors with the record's status, in the dialect's shape."""
+        body = (dialect or dialects.PLAIN_ERROR).error_body(record.status, code, message)
+        return self.whole(head, record, body, JSON, extra or _id_line(record))
+
+    def respond(self, connection: DownstreamConnection, head: RequestHead, response: bytes) -> None:
+        """Send a whole response of our own and go on to the next request."""
+        connection.write(response)
+        connection.finish(keeps_alive=not self._closes(head))
+
+    def _closes(self, head: RequestHead) -> bool:
+        return not head.keeps_alive or head.is_http10 or self.is_stopping
 
     def words(self, ask: Ask, command: Abort, failures: list[Failure]) -> str:
         """Say why an exchange failed, naming every attempt."""
@@ -280,9 +243,27 @@ class Relay:
             self._listener.tell("backend.was_ejected", {"backend": name, "reason": MEANING[kind].words, "for_s": round(for_s, 3)})
         self._listener.observe(name, kind)
 
+    def weigh(self, name: str, ask: Ask, kind: FailureKind, retry_after_s: float, now_s: float) -> None:
+        """Let a failed attempt have its consequence for the backend: blame, rest, doubt, or none."""
+        meaning = MEANING[kind]
+        if meaning.blame is Blame.YES:
+            self.blame(name, ask, kind, now_s)
+            return
+        if kind in (FailureKind.BUSY, FailureKind.LOADING) and retry_after_s:
+            self.tally.rest(name, now_s + retry_after_s)
+        if kind in (FailureKind.MODEL_MISSING, FailureKind.LOADING):
+            self.observe(name, kind)
+        if meaning.side is Side.UPSTREAM and kind is not FailureKind.STALE_REUSE:
+            # Answering fast without having done the work must not make a backend look attractive.
+            self.tally.doubt(name, now_s + DOUBT_S)
+
     def observe(self, name: str, kind: FailureKind | None) -> None:
         """Pass on what traffic has shown of a backend."""
         self._listener.observe(name, kind)
+
+    def tell(self, event: str, fields: dict[str, object]) -> None:
+        """Pass on what an operator must know."""
+        self._listener.tell(event, fields)
 
     def report(self, error: BaseException, request_id: str) -> None:
         """Pass on that our own code raised."""
@@ -370,5 +351,5 @@ def _is_usable(condition: Condition, duty: Duty) -> bool:
     return condition in (Condition.UP, Condition.WARMING) and duty is Duty.READY
 
 
-def _error_body(dialect: Dialect | None, status: int, code: str, message: str) -> bytes:
-    return (dialect or dialects.PLAIN_ERROR).error_body(status, code, message)
+def _id_line(record: ExchangeRecord) -> bytes:
+    return b"X-Request-ID: %b\r\n" % record.request_id.encode("latin-1")

@@ -1,7 +1,7 @@
 """One exchange being relayed: carries out what core.exchange decides and tells it what became of it.
 
-Made by dataplane.relay for every request that needs a backend. Owns the attempt's connection, the deadlines and the record. Decides
-nothing: which backend, whether again and what the client is told come as commands.
+Made by dataplane.relay for every request that needs a backend. Owns the attempt's connection, its deadlines and the record.
+Decides nothing: which backend, whether again and what the client is told come as commands.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice
+from understudy.core.deadlines import Standing, is_over, overdue
 from understudy.core.exchange import Abort, Attempt, Command, Exchange, Wait
 from understudy.core.record import AttemptRecord, ExchangeRecord
 from understudy.dataplane.answer import Answer
@@ -16,48 +17,33 @@ from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import RequestHead, request_bytes, status_line
 from understudy.dataplane.upstream import UpstreamConnection
 from understudy.dialects.contract import Dialect
-from understudy.errors import MEANING, Blame, Failure, FailureKind, Side
+from understudy.errors import MEANING, Blame, Failure, FailureKind
 
 if TYPE_CHECKING:
     from understudy.dataplane.relay import Relay
 
-# A backend whose listener refuses connections while a stream on it is silent has been told to stop: vLLM then leaves the stream
-# open for ever, llama.cpp for 30 s (engines.md, 0.3). This much silence together with a refused probe is the verdict.
-SILENCE_OF_REFUSING_S = 2.0
-# How long balances prefer other backends to one that sent a request away without being to blame.
-DOUBT_S = 1.0
-
 
 class RelayedExchange:
-    """One client request on its way. In `Relay.running` while it lasts; `wake_at_s` matters while it waits in line."""
+    """One client request on its way. In `Relay.running` while it lasts; `wake_at_s` matters while it waits in line.
 
-    __slots__ = (
-        "_answer",
-        "_backend_blamed_later",
-        "_body",
-        "_choice",
-        "_connecting",
-        "_connection",
-        "_downstream",
-        "_exchange",
-        "_has_answer_status",
-        "_head",
-        "_is_committed",
-        "_is_full",
-        "_last_answer",
-        "_relay",
-        "_sent_at_s",
-        "_started_at_s",
-        "_waiting_since_s",
-        "_was_reused",
-        "ask",
-        "dialect",
-        "is_http10",
-        "is_running",
-        "keeps_alive",
-        "record",
-        "wake_at_s",
-    )
+    Defaults stand in the class, so that an exchange costs only what becomes of it.
+    """
+
+    is_running = True
+    wake_at_s = 0.0
+    _check_at_s = 0.0
+    _is_committed = False
+    _is_full = False
+    _waiting_since_s = 0.0
+    _blamed_later: tuple[str, ...] = ()
+    # (status, content type, body) of the last backend whose error may be passed on.
+    _last_answer: tuple[int, bytes, bytes] | None = None
+    # For the current attempt.
+    _choice: Choice | None = None
+    _answer: Answer | None = None
+    _connection: UpstreamConnection | None = None
+    _connecting: asyncio.Task[None] | None = None
+    _sent_at_s = 0.0
 
     def __init__(
         self,
@@ -65,48 +51,29 @@ class RelayedExchange:
         downstream: DownstreamConnection,
         head: RequestHead,
         body: bytes,
+        *,
         dialect: Dialect | None,
-        ask: Ask,
         record: ExchangeRecord,
     ) -> None:
-        self.ask = ask
+        self.ask: Ask = record.ask
         self.dialect = dialect
         self.record = record
+        self.is_head = head.method == b"HEAD"
         self.is_http10 = head.is_http10
         self.keeps_alive = head.keeps_alive
-        self.is_running = True
-        self.wake_at_s = 0.0
+        self.now_s = relay.now_s
         self._relay = relay
         self._downstream = downstream
         self._head = head
         self._body = body
-        self._exchange = Exchange(ask, relay.budget)
+        self._request_id = record.request_id.encode("latin-1")
+        self._exchange = Exchange(record.ask, relay.budget)
         self._started_at_s = relay.now_s()
-        self._is_committed = False
-        self._is_full = False
-        self._waiting_since_s = 0.0
-        self._backend_blamed_later: list[str] = []
-        self._last_answer: tuple[int, bytes, bytes] | None = None
-        # For the current attempt; cleared by _end_attempt().
-        self._choice: Choice | None = None
-        self._answer: Answer | None = None
-        self._connection: UpstreamConnection | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._sent_at_s = 0.0
 
     def start(self) -> None:
         """Ask for the first command and carry it out."""
         relay = self._relay
         self._carry_out(self._exchange.begin(relay.published.current, relay.tally, self._started_at_s))
-
-    @property
-    def is_head(self) -> bool:
-        """Whether the client asked for the head only."""
-        return self._head.method == b"HEAD"
-
-    def now_s(self) -> float:
-        """Return the loop's time."""
-        return self._relay.now_s()
 
     # --- commands
 
@@ -119,19 +86,22 @@ class RelayedExchange:
             self._abort(command)
 
     def _attempt(self, command: Attempt) -> None:
-        relay, choice = self._relay, command.choice
-        self._leave_line()
-        name = choice.target.backend.name
-        relay.tally.begin(name, is_trial=choice.is_trial)
+        relay, choice, record = self._relay, command.choice, self.record
+        backend = choice.target.backend
+        if self._waiting_since_s:
+            self._leave_line()
+        relay.tally.begin(backend.name, is_trial=choice.is_trial)
         self._choice = choice
         self._sent_at_s = relay.now_s()
-        self.record.attempts.append(AttemptRecord(name))
-        self.record.is_last_resort = self.record.is_last_resort or choice.is_last_resort
-        connection = None if command.is_fresh else relay.pool.take(choice.target.backend)
+        self._check_at_s = 0.0
+        record.attempts.append(AttemptRecord(backend.name))
+        if choice.is_last_resort:
+            record.is_last_resort = True
+        connection = None if command.is_fresh else relay.pool.take(backend)
         if connection is not None:
-            self._send(connection)
+            self._send(connection, choice)
         else:
-            self._connecting = relay.pool.connect(choice.target.backend, self._on_connected)
+            self._connecting = relay.pool.connect(backend, self._on_connected)
 
     def _on_connected(self, outcome: UpstreamConnection | FailureKind) -> None:
         self._connecting = None
@@ -141,30 +111,25 @@ class RelayedExchange:
             elif not self.is_running or self._choice is None:
                 outcome.close()
             else:
-                self._send(outcome)
+                self._sent_at_s = self.now_s()
+                self._send(outcome, self._choice)
         except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not the daemon
             self.on_exception(error)
 
-    def _send(self, connection: UpstreamConnection) -> None:
-        choice = self._choice
-        if choice is None:
-            return
-        relay, ask = self._relay, self.ask
-        body = self._body
-        if self.dialect is not None and choice.model and choice.model != ask.model:
+    def _send(self, connection: UpstreamConnection, choice: Choice) -> None:
+        ask, body = self.ask, self._body
+        if choice.model != ask.model and choice.model and self.dialect is not None:
             body = self.dialect.with_model(body, choice.model)
         request = request_bytes(
             self._head,
             body,
-            choice.target.backend,
-            request_id=self.record.request_id.encode(),
+            self._relay.pool.words(choice.target.backend),
+            request_id=self._request_id,
             client=self._downstream.peer,
             reads_answer=ask.is_generating,
         )
-        self._sent_at_s = relay.now_s()
-        self._answer = Answer(self, choice, self._sent_at_s)
-        self._answer.connection = connection
         self._connection = connection
+        self._answer = Answer(self, choice, self._sent_at_s)
         connection.send(self._answer, request, is_head=self.is_head)
 
     def _wait(self, command: Wait) -> None:
@@ -191,38 +156,30 @@ class RelayedExchange:
         record.failure = command.kind
         if self._is_committed:
             self._abort_stream(command.kind)
-        elif command.is_passed_on and self._last_answer is not None:
+            self._close_record()
+            return
+        extra = self.own_fields()
+        if command.is_passed_on and self._last_answer is not None:
             status, content_type, body = self._last_answer
             record.status = status
-            relay.respond(
-                self._downstream, self._head, record, status=status, body=body, content_type=content_type, extra=self.own_fields()
-            )
+            response = relay.whole(self._head, record, body, content_type, extra)
         else:
             record.status = command.status
+            if command.retry_after_s:
+                extra += b"Retry-After: %d\r\n" % max(1, round(command.retry_after_s + 0.499))
             message = relay.words(self.ask, command, self._exchange.failures)
-            relay.respond_error(
-                self._downstream,
-                self._head,
-                record,
-                dialect=self.dialect,
-                message=message,
-                code=command.kind.value,
-                retry_after_s=command.retry_after_s,
-                extra=self.own_fields(),
-            )
+            response = relay.error(self._head, record, self.dialect, command.kind.value, message, extra)
         self._close_record()
+        relay.respond(self._downstream, self._head, response)
 
     def _abort_stream(self, kind: FailureKind) -> None:
-        answer = self._answer_committed()
+        answer = self._answer
         if answer is not None and self.dialect is not None and answer.kind is not None:
             message = f"the answer broke off: {self.record.backend} {MEANING[kind].words}"
             answer.pass_last(self.dialect.error_event(self.ask.path, answer.kind, "stream_interrupted", message))
             self._downstream.close()
         else:
             self._downstream.abort()
-
-    def _answer_committed(self) -> Answer | None:
-        return self._answer if self._is_committed else None
 
     # --- from the answer
 
@@ -238,55 +195,42 @@ class RelayedExchange:
 
     def own_fields(self) -> bytes:
         """Return the fields that say what was done, as lines with CRLF."""
-        record = self.record
-        backend = b"X-Understudy-Backend: %b\r\n" % record.attempts[-1].backend.encode() if record.attempts else b""
-        return b"%bX-Understudy-Attempts: %d\r\nX-Request-ID: %b\r\n" % (
-            backend,
-            self._exchange.attempts,
-            record.request_id.encode(),
-        )
+        attempts = self.record.attempts
+        backend = b"X-Understudy-Backend: %b\r\n" % attempts[-1].backend.encode() if attempts else b""
+        return b"%bX-Understudy-Attempts: %d\r\nX-Request-ID: %b\r\n" % (backend, self._exchange.attempts, self._request_id)
 
     def on_commit(self, status: int, *, keeps_alive: bool) -> None:
         """The first bytes are about to reach the client."""
-        record, choice = self.record, self._choice
+        record, attempt = self.record, self.record.attempts[-1]
         self._is_committed = True
         self._exchange.on_commit()
         self.keeps_alive = keeps_alive
-        record.status = status
-        record.attempts[-1].status = status
-        if choice is not None:
-            record.backend = choice.target.backend.name
+        record.status = attempt.status = status
+        record.backend = attempt.backend
         if self.ask.is_generating and status < 300:
             record.ttft_s = self._relay.now_s() - self._started_at_s
 
     def on_finished(self) -> None:
         """The answer is complete."""
-        relay, choice = self._relay, self._choice
+        relay, choice, record = self._relay, self._choice, self.record
         if choice is None:
             return
-        name, now_s = choice.target.backend.name, relay.now_s()
-        is_success = self.ask.is_generating and self.record.status < 300
-        ttft_s = (
-            now_s - self._sent_at_s
-            if not self._answer_is_stream()
-            else self.record.ttft_s - (self._sent_at_s - self._started_at_s)
-        )
+        backend, now_s = choice.target.backend, relay.now_s()
         connection, self._connection = self._connection, None
-        self._end_attempt(None)
-        if is_success:
-            relay.tally.succeed(name, ttft_s, now_s)
-            relay.observe(name, None)
-            self._blame_the_others(now_s)
+        self._end_attempt(choice, None, now_s)
+        if self.ask.is_generating and record.status < 300:
+            # Waiting and earlier attempts are none of this backend's time.
+            ttft_s = record.ttft_s - (self._sent_at_s - self._started_at_s)
+            if relay.tally.succeed(backend.name, ttft_s, now_s):
+                relay.tell("backend.returned", {"backend": backend.name})
+            relay.observe(backend.name, None)
+            for name in self._blamed_later:
+                relay.blame(name, self.ask, FailureKind.SERVER_ERROR, now_s)
         if connection is not None:
-            relay.pool.put(choice.target.backend, connection, now_s)
-            relay.watch()
-        downstream = self._downstream
-        self._close_record()
-        downstream.finish(keeps_alive=self.keeps_alive)
-        relay.on_room(choice.target.backend)
-
-    def _answer_is_stream(self) -> bool:
-        return self._answer is not None and self._answer.kind is not None
+            relay.pool.put(backend, connection, now_s)
+        self._close_record(now_s)
+        self._downstream.finish(keeps_alive=self.keeps_alive)
+        relay.on_room(backend)
 
     def on_attempt_failed(
         self, kind: FailureKind, *, status: int = 0, retry_after_s: float = 0.0, answer: tuple[int, bytes, bytes] | None = None
@@ -297,47 +241,27 @@ class RelayedExchange:
             return
         relay, now_s = self._relay, self._relay.now_s()
         backend = choice.target.backend
-        if answer is not None:
-            self._last_answer = answer
+        self._last_answer = answer or self._last_answer
         was_sent = self._answer is not None
-        kept = self._answer
         self._drop_connection()
-        self._end_attempt(kind, status)
-        self._answer = kept if self._is_committed else None
-        self._blame(backend.name, kind, retry_after_s, now_s)
+        self._end_attempt(choice, kind, now_s, status)
+        if MEANING[kind].blame is Blame.IF_ANSWERED_ELSEWHERE:
+            self._blamed_later += (backend.name,)
+        relay.weigh(backend.name, self.ask, kind, retry_after_s, now_s)
         failure = Failure(kind, backend.name, was_sent=was_sent, status=status, retry_after_s=retry_after_s)
         command = self._exchange.on_failure(failure, relay.published.current, relay.tally, now_s)
         if kind is FailureKind.STALE_REUSE:
             self.record.attempts.pop()
+        if not self._is_committed:
+            self._answer = None
         self._carry_out(command)
         relay.on_room(backend)
-
-    def _blame(self, name: str, kind: FailureKind, retry_after_s: float, now_s: float) -> None:
-        relay, blame = self._relay, MEANING[kind].blame
-        if blame is Blame.YES:
-            relay.blame(name, self.ask, kind, now_s)
-        elif blame is Blame.IF_ANSWERED_ELSEWHERE:
-            self._backend_blamed_later.append(name)
-        elif kind in (FailureKind.BUSY, FailureKind.LOADING) and retry_after_s:
-            relay.tally.rest(name, now_s + retry_after_s)
-        if blame is not Blame.YES and MEANING[kind].side is Side.UPSTREAM:
-            # Answering fast without having done the work must not make a backend look attractive.
-            relay.tally.doubt(name, now_s + DOUBT_S)
-        if kind in (FailureKind.MODEL_MISSING, FailureKind.LOADING):
-            relay.observe(name, kind)
-
-    def _blame_the_others(self, now_s: float) -> None:
-        for name in self._backend_blamed_later:
-            self._relay.blame(name, self.ask, FailureKind.SERVER_ERROR, now_s)
 
     def on_exception(self, error: BaseException) -> None:
         """Our own code raised: this exchange gets a 500 in its dialect, the daemon goes on."""
         self._relay.report(error, self.record.request_id)
-        if not self.is_running:
-            return
-        self._drop_connection()
-        self._end_attempt(FailureKind.INTERNAL)
-        self._abort(Abort(FailureKind.INTERNAL, 500))
+        if self.is_running:
+            self._end_as(FailureKind.INTERNAL)
 
     # --- from the client's side
 
@@ -345,20 +269,25 @@ class RelayedExchange:
         """The client left: nobody is to blame and the engine is to stop at once."""
         self._give_up(FailureKind.CLIENT_GONE)
 
+    def on_half_closed(self) -> None:
+        """Write something harmless, which the kernel of a client that left answers with a reset; only SSE has such a thing."""
+        self._check_at_s = 0.0
+        if self._answer is not None:
+            self._answer.pass_comment()
+
     def on_downstream_full(self) -> None:
         """The client does not keep up: read no more from the backend."""
         self._is_full = True
+        self._check_at_s = 0.0
         self._downstream.has_progress()
-        if self._answer is not None:
-            self._answer.progress_at_s = self._relay.now_s()
+        self._note_progress()
         if self._connection is not None:
             self._connection.pause()
 
     def on_downstream_ready(self) -> None:
         """The client has caught up."""
         self._is_full = False
-        if self._answer is not None:
-            self._answer.progress_at_s = self._relay.now_s()
+        self._note_progress()
         if self._connection is not None:
             self._connection.resume()
 
@@ -367,22 +296,6 @@ class RelayedExchange:
         if self.is_running:
             self._end_as(FailureKind.STOPPING)
 
-    def _give_up(self, kind: FailureKind) -> None:
-        if not self.is_running:
-            return
-        backend = self._choice.target.backend if self._choice is not None else None
-        self._leave_line()
-        self._drop_connection()
-        self._end_attempt(kind)
-        self.record.failure = kind
-        self.record.status = self.record.status or MEANING[kind].status
-        self._close_record()
-        self._downstream.abort()
-        if backend is not None:
-            self._relay.on_room(backend)
-
-    # --- waiting and deadlines
-
     def on_wake(self) -> None:
         """Something changed, or the time to wait is over."""
         relay = self._relay
@@ -390,48 +303,71 @@ class RelayedExchange:
             self._carry_out(self._exchange.on_wake(relay.published.current, relay.tally, relay.now_s()))
 
     def check(self, now_s: float) -> None:
-        """Compare the clock with every deadline of the phase that this exchange is in; called some twenty times a second."""
-        timeouts = self._relay.timeouts
+        """Compare the clock with the deadlines; called some twenty times a second."""
+        if now_s < self._check_at_s:
+            return
+        relay, choice, answer = self._relay, self._choice, self._answer
         if self._downstream.is_half_closed and self._downstream.has_left():
             self._give_up(FailureKind.CLIENT_GONE)
-        elif timeouts.total_s and now_s - self._started_at_s > timeouts.total_s:
-            self._end_as(FailureKind.TOTAL_TIMEOUT)
         elif self._is_full:
             self._check_client(now_s)
-        elif self._connecting is not None:
-            if now_s - self._sent_at_s > timeouts.connect_s:
-                self.on_attempt_failed(FailureKind.CONNECT_TIMEOUT)
-        elif self._answer is not None and self._choice is not None:
-            self._check_answer(self._answer, self._choice, now_s)
-
-    def _check_answer(self, answer: Answer, choice: Choice, now_s: float) -> None:
-        timeouts = self._relay.timeouts
-        silent_s = now_s - answer.progress_at_s
-        if not answer.is_begun and not self._is_committed:
-            if silent_s > timeouts.first_token_s:
-                self.on_attempt_failed(FailureKind.FIRST_TOKEN_TIMEOUT)
-                return
-        elif silent_s > timeouts.stall_s:
-            self.on_attempt_failed(FailureKind.STALLED)
-            return
-        if silent_s > SILENCE_OF_REFUSING_S and self._relay.is_refusing(choice.target.backend.name):
-            self.on_attempt_failed(FailureKind.STALLED)
+        elif choice is None:
+            if is_over(self._started_at_s, relay.timeouts, now_s):
+                self._end_as(FailureKind.TOTAL_TIMEOUT)
+        else:
+            standing = Standing(
+                started_at_s=self._started_at_s,
+                sent_at_s=self._sent_at_s,
+                progress_at_s=answer.progress_at_s if answer is not None else self._sent_at_s,
+                is_connecting=self._connecting is not None,
+                is_begun=self._is_committed or (answer is not None and answer.is_begun),
+                is_refusing=relay.is_refusing(choice.target.backend.name),
+            )
+            kind = overdue(standing, relay.timeouts, now_s)
+            if kind is FailureKind.TOTAL_TIMEOUT:
+                self._end_as(kind)
+            elif kind is not None:
+                self.on_attempt_failed(kind)
+            elif not standing.is_connecting and not self._downstream.is_half_closed:
+                self._check_at_s = now_s + relay.check_interval_s
 
     def _check_client(self, now_s: float) -> None:
-        answer = self._answer
         if self._downstream.has_progress():
-            if answer is not None:
-                answer.progress_at_s = now_s
-        elif answer is not None and now_s - answer.progress_at_s > self._relay.limits.write_idle_s:
+            self._note_progress()
+        elif self._answer is not None and now_s - self._answer.progress_at_s > self._relay.limits.write_idle_s:
             self._give_up(FailureKind.CLIENT_SLOW)
 
-    def _end_as(self, kind: FailureKind) -> None:
-        status = MEANING[kind].status
-        self._drop_connection()
-        self._end_attempt(kind)
-        self._abort(Abort(kind, status, 1.0 if status == 503 else 0.0))
+    def _note_progress(self) -> None:
+        if self._answer is not None:
+            self._answer.progress_at_s = self._relay.now_s()
 
     # --- endings
+
+    def _give_up(self, kind: FailureKind) -> None:
+        """End without a word: there is nobody to tell."""
+        if not self.is_running:
+            return
+        choice = self._choice
+        self._leave_line()
+        self._drop_connection()
+        if choice is not None:
+            self._end_attempt(choice, kind, self.now_s())
+        self.record.failure = kind
+        self.record.status = self.record.status or MEANING[kind].status
+        self._close_record()
+        self._downstream.abort()
+        if choice is not None:
+            self._relay.on_room(choice.target.backend)
+
+    def _end_as(self, kind: FailureKind) -> None:
+        """End with an error that no other attempt could mend."""
+        status, choice = MEANING[kind].status, self._choice
+        self._drop_connection()
+        if choice is not None:
+            self._end_attempt(choice, kind, self.now_s())
+        self._abort(Abort(kind, status, 1.0 if status == 503 else 0.0))
+        if choice is not None:
+            self._relay.on_room(choice.target.backend)
 
     def _drop_connection(self) -> None:
         if self._connecting is not None:
@@ -443,18 +379,17 @@ class RelayedExchange:
             self._connection.close()
             self._connection = None
 
-    def _end_attempt(self, kind: FailureKind | None, status: int = 0) -> None:
-        choice = self._choice
-        if choice is None:
-            return
+    def _end_attempt(self, choice: Choice, kind: FailureKind | None, now_s: float, status: int = 0) -> None:
         self._choice = None
         self._relay.tally.end(choice.target.backend.name, is_trial=choice.is_trial)
         attempt = self.record.attempts[-1]
         attempt.failure = kind
         attempt.status = attempt.status or status
-        attempt.duration_s = self._relay.now_s() - self._sent_at_s
+        attempt.duration_s = now_s - self._sent_at_s
 
-    def _close_record(self) -> None:
+    def _close_record(self, now_s: float = 0.0) -> None:
         self.is_running = False
-        self.record.duration_s = self._relay.now_s() - self._started_at_s
+        # The exchange and its answer know each other; let go, so that neither waits for the garbage collector.
+        self._answer = None
+        self.record.duration_s = (now_s or self._relay.now_s()) - self._started_at_s
         self._relay.on_over(self)

@@ -1,7 +1,7 @@
 """Names of backends to addresses, without a look-up on the path of a request.
 
-Called by dataplane.pool before it connects. Addresses are kept for a while, looked up again in the background, and the old ones go on
-when the name stops resolving. Never called for literal addresses.
+Called by dataplane.pool before it connects, and by the prober. Addresses are kept for a while, looked up again in the background,
+and the old ones go on when the name stops resolving. Never called for literal addresses.
 """
 
 import asyncio

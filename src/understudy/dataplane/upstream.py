@@ -7,6 +7,7 @@ Never decides whether to try again and never looks into a body.
 import asyncio
 import socket
 import sys
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
@@ -22,6 +23,10 @@ USER_TIMEOUT_MS = 30_000
 BODILESS = frozenset({204, 304})
 
 
+def _drop(_data: bytes) -> None:
+    """Take bytes that no answer wants."""
+
+
 class Bound(Protocol):
     """What an answer learns from its connection, in this order; after `on_end` or `on_broken` nothing more comes."""
 
@@ -33,6 +38,9 @@ class Bound(Protocol):
 
     def on_body(self, data: bytes) -> None:
         """The next bytes of the body, without their framing."""
+
+    def on_last(self) -> None:
+        """The last byte of the body has been handed over; `on_end` follows."""
 
     def on_end(self) -> None:
         """The body is complete."""
@@ -74,6 +82,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_reused = False
         self.is_reusable = True
         self.idle_since_s = 0.0
+        self.on_body: Callable[[bytes], None] = _drop
         # For the current answer; set by send(), cleared by release().
         self._bound: Bound | None = None
         self._parser: httptools.HttpResponseParser | None = None
@@ -107,6 +116,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Let go of the answer; True when the connection can carry another exchange."""
         self._bound = None
         self._parser = None
+        self.on_body = _drop
         self.is_reused = True
         return (
             self.is_reusable
@@ -121,6 +131,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Close at once, so that an engine that still generates stops (engines.md, 6)."""
         self._bound = None
         self._parser = None
+        self.on_body = _drop
         self.is_reusable = False
         if self.transport is not None:
             self.transport.abort()
@@ -152,26 +163,36 @@ class UpstreamConnection(asyncio.Protocol):
         if parser is None:
             self.close()
             return
-        if self._head_bytes >= 0:
-            self._head_bytes += len(data)
+        if self._head_bytes >= 0 and not self._is_plausible_head(data):
+            self._break(FailureKind.HEAD_MALFORMED)
+            return
         try:
             parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             self._raise_to_bound(error)
-        except httptools.HttpParserUpgrade:
-            self._break(FailureKind.HEAD_MALFORMED)  # We never ask for an upgrade.
         except httptools.HttpParserError:
-            if self._is_complete:
-                self.is_reusable = False
-                self._finish()
-            else:
-                self._break(FailureKind.HEAD_MALFORMED if self._head_bytes >= 0 else FailureKind.BODY_MALFORMED)
+            # HttpParserUpgrade is one, too: we never ask for an upgrade.
+            self._on_malformed()
         else:
             # Only now: what follows the answer in the same bytes decides whether the connection may be used again.
             if self._is_complete:
                 self._finish()
             elif self._head_bytes > HEAD_BYTES_MAX:
                 self._break(FailureKind.HEAD_TOO_LARGE)
+
+    def _is_plausible_head(self, data: bytes) -> bool:
+        """Count the head's bytes; False for a version that llhttp would take, but we do not speak: HTTP/2.0, HTTP/0.9."""
+        is_first = self._head_bytes == 0
+        end = data.find(b"\r\n\r\n")
+        self._head_bytes += end + 4 if end >= 0 else len(data)
+        return not is_first or data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data[:7])
+
+    def _on_malformed(self) -> None:
+        if self._is_complete:
+            self.is_reusable = False
+            self._finish()
+        else:
+            self._break(FailureKind.HEAD_MALFORMED if self._head_bytes >= 0 else FailureKind.BODY_MALFORMED)
 
     def eof_received(self) -> bool:
         """The backend closed its side: the end of a body that lasts until then, else a break."""
@@ -203,7 +224,7 @@ class UpstreamConnection(asyncio.Protocol):
             else:
                 bound.on_interim(head.status)
             return
-        if not head.is_sound or parser.get_http_version() not in ("1.1", "1.0"):
+        if not head.settle():
             self._break(FailureKind.HEAD_MALFORMED)
             return
         if self._head_bytes > HEAD_BYTES_MAX:
@@ -230,6 +251,8 @@ class UpstreamConnection(asyncio.Protocol):
         """The answer is complete, unless it was an interim one."""
         if self._head_bytes < 0:
             self._is_complete = True
+            if self._bound is not None:
+                self._bound.on_last()
         else:
             self._head = ResponseHead()
 

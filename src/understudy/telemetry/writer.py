@@ -17,7 +17,7 @@ class WriterLimits:
     """Bounds of the buffer: written after `flush_s`, or at once when `flush_bytes` are pending."""
 
     pending_bytes_max: int = 1024 * 1024
-    flush_bytes: int = 64 * 1024
+    flush_bytes: int = 256 * 1024
     flush_s: float = 0.1
 
 
@@ -52,9 +52,11 @@ class LineWriter:
                 self._count_dropped(1)
                 return
             self._lines.append(line)
-            self._pending_bytes += len(line)
+            was_bytes = self._pending_bytes
+            self._pending_bytes = now_bytes = was_bytes + len(line)
             is_first = len(self._lines) == 1
-            is_full = self._pending_bytes >= self._limits.flush_bytes
+            # Said once, when the mark is crossed: every further word would cost a wake-up while the thread waits for its turn.
+            is_full = was_bytes < self._limits.flush_bytes <= now_bytes
         if is_first:
             if self._thread is None:
                 self._start()

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,13 +137,13 @@ def test_resting_backend_is_left_alone_until_its_time_even_as_a_last_resort() ->
 
 def test_model_that_no_backend_has_is_unknown_whatever_is_tried() -> None:
     pool = Pool(gpu(0), gpu(1, state=replace(UP, models=())))
-    ask = replace(CHAT, model="llama")
+    ask = msgspec.structs.replace(CHAT, model="llama")
     assert pool.pick(ask=ask) == NoChoice(FailureKind.MODEL_UNKNOWN)
     assert pool.pick(ask=ask, is_last_resort=True) == NoChoice(FailureKind.MODEL_UNKNOWN)
 
 
 def test_dialect_that_no_backend_speaks_is_unspoken() -> None:
-    assert Pool(gpu(0)).pick(ask=replace(CHAT, dialect=DialectName.OLLAMA)) == NoChoice(FailureKind.DIALECT_UNSPOKEN)
+    assert Pool(gpu(0)).pick(ask=msgspec.structs.replace(CHAT, dialect=DialectName.OLLAMA)) == NoChoice(FailureKind.DIALECT_UNSPOKEN)
 
 
 def test_model_of_a_backend_that_is_down_is_not_unknown() -> None:
@@ -288,7 +289,7 @@ def is_in(pool: Pool, target: Target) -> bool:
 def test_choice_is_never_one_that_may_not_be_chosen(pool: Pool, tried: set[str], session: str) -> None:
     untried = [target for target in pool.snapshot.targets if target.backend.name not in tried]
     open_ones = [target for target in untried if is_usable(pool, target) and is_in(pool, target)]
-    choice = pool.pick(*tried, ask=replace(CHAT, session=session))
+    choice = pool.pick(*tried, ask=msgspec.structs.replace(CHAT, session=session))
     if isinstance(choice, NoChoice):
         assert not open_ones
         assert choice.until_s == 0.0 or choice.until_s > NOW_S
@@ -333,7 +334,7 @@ def test_backend_that_fails_at_once_does_not_attract_traffic(balance: Balance, m
             pool.tally.succeed(name, 0.5, pool.now_s)
             pool.tally.end(name, is_trial=False)
         while len(running) < 8:
-            ask = replace(CHAT, session=f"session-{sum(attempts.values())}")
+            ask = msgspec.structs.replace(CHAT, session=f"session-{sum(attempts.values())}")
             name = pool.name(ask=ask)
             attempts[name] += 1
             if name == "gpu1":
