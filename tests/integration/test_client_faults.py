@@ -234,8 +234,14 @@ def fill(daemon: Daemon, stack: contextlib.ExitStack, count: int) -> tuple[list[
     for wire in wires:
         with contextlib.suppress(ConnectionError):
             wire.send(request_bytes("GET", "/healthz"))
-    # Answered one after the other by the same loop: whatever it has to say to the wires, it has said by now.
-    assert {daemon.admin("/readyz").status for _ in range(5)} == {200}
+    counts: list[int] = []
+
+    def is_settled() -> bool:
+        assert daemon.admin("/readyz").status == 200
+        counts.append(sum(bool(select.select([wire._socket], [], [], 0)[0]) for wire in wires))
+        return counts[-1] > 0 and counts[-10:] == [counts[-1]] * 10
+
+    until(is_settled, "all answers that come at once", every_s=0.01)
     answered = [wire for wire in wires if select.select([wire._socket], [], [], 0)[0]]
     replies = [(wire, wire.read_reply("GET").status) for wire in answered]
     return [wire for wire, status in replies if status == 200], {status for _, status in replies if status != 200}
