@@ -85,7 +85,7 @@ class Daemon(Operator):
         """Run until told to stop."""
         settings = self._settings
         self._addresses = [address_of(sock) for sock in public]
-        self.listener = Listener(self.relay, public)
+        self.listener = self.relay.gate = Listener(self.relay, public)
         self.admin = AdminPort(make_app(self, Guard(settings.admin.token, settings.admin.listen.host)))
         async with asyncio.TaskGroup() as tasks:
             background = [

@@ -59,7 +59,6 @@ class FailureKind(StrEnum):
     BODY_MALFORMED = "body_malformed"
     UNFINISHED = "unfinished"
     STALLED = "stalled"
-    SEND_STALLED = "send_stalled"
     TOTAL_TIMEOUT = "total_timeout"
     MODEL_UNKNOWN = "model_unknown"
     DIALECT_UNSPOKEN = "dialect_unspoken"
@@ -111,7 +110,6 @@ MEANING: dict[FailureKind, Meaning] = {
     _K.BODY_MALFORMED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 502, "sent a body that is not valid HTTP"),
     _K.UNFINISHED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 502, "ended its answer without finishing it"),
     _K.STALLED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 504, "fell silent in the middle of its answer"),
-    _K.SEND_STALLED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 504, "did not read the request in time"),
     _K.TOTAL_TIMEOUT: Meaning(_UP, Again.NEVER, Blame.NO, 504, "did not finish within timeouts.total"),
     _K.MODEL_UNKNOWN: Meaning(_DOWN, Again.NEVER, Blame.NO, 404, "no backend has the model"),
     _K.DIALECT_UNSPOKEN: Meaning(_DOWN, Again.NEVER, Blame.NO, 404, "no backend speaks this API"),

@@ -7,7 +7,7 @@ Never chooses a backend: what the answer means is told to its exchange.
 
 from collections import deque
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from understudy import engines
 from understudy.core.balancer import Choice
@@ -54,19 +54,6 @@ class Mode(IntEnum):
     OVER = 6
 
 
-class Carrying(Protocol):
-    """The connection that carries the answer."""
-
-    def pause(self) -> None:
-        """Stop reading."""
-
-    def resume(self) -> None:
-        """Read on."""
-
-    def close(self) -> None:
-        """Close at once."""
-
-
 class Answer:
     """One attempt's answer.
 
@@ -88,7 +75,6 @@ class Answer:
         "_tail",
         "_tail_bytes_max",
         "choice",
-        "connection",
         "is_begun",
         "kind",
         "progress_at_s",
@@ -96,7 +82,6 @@ class Answer:
 
     def __init__(self, exchange: "RelayedExchange", choice: Choice, now_s: float) -> None:
         self.choice = choice
-        self.connection: Carrying | None = None
         self.progress_at_s = now_s
         self.is_begun = False
         self._exchange = exchange
@@ -193,9 +178,6 @@ class Answer:
         """Our own code raised."""
         self._mode = Mode.OVER
         self._exchange.on_exception(error)
-
-    def on_upstream_full(self) -> None:
-        """The request is still on its way; the first content's deadline covers it."""
 
     def detach(self) -> None:
         """Take no more bytes: the attempt is over."""

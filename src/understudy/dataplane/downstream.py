@@ -308,6 +308,7 @@ class DownstreamConnection(asyncio.Protocol):
     def close(self) -> None:
         """Send what is written, then close; the answer is not complete, which the client sees from its framing."""
         self.running = None
+        self._pending = b""
         if self.transport is not None:
             # A client that takes nothing must not hold what is unsent for ever.
             self.deadline_at_s = self._taker.now_s() + self._taker.limits.write_idle_s

@@ -106,8 +106,9 @@ class RequestHead:
         self.fields: list[tuple[bytes, bytes]] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one field from httptools, which has checked its characters."""
+        """Take one field from httptools, which has checked its characters but leaves white space at the value's end."""
         lower = name.lower()
+        value = value.rstrip(b" \t")
         take = self._TAKERS.get(lower)
         if take is not None:
             take(self, value)
@@ -118,7 +119,6 @@ class RequestHead:
         self._hosts += (value,)
 
     def _take_content_length(self, value: bytes) -> None:
-        value = value.strip(b" \t")
         self.content_length = int(value) if value.isdigit() else -2
 
     def _take_transfer_encoding(self, value: bytes) -> None:
@@ -323,6 +323,7 @@ class ResponseHead:
     def add(self, name: bytes, value: bytes) -> None:
         """Take one field from httptools."""
         lower = name.lower()
+        value = value.rstrip(b" \t")
         take = self._TAKERS.get(lower)
         if take is not None:
             take(self, value)
@@ -330,7 +331,6 @@ class ResponseHead:
             self.lines.append(b"%b: %b\r\n" % (name, value))
 
     def _take_content_length(self, value: bytes) -> None:
-        value = value.strip(b" \t")
         self.content_length = int(value) if value.isdigit() else -2
 
     def _take_content_type(self, value: bytes) -> None:

@@ -17,25 +17,48 @@ DESCRIPTORS_RESERVED = 32
 
 
 class Listener:
-    """The public port's listening sockets, and what accepts from them."""
+    """The public port's listening sockets, and what accepts from them.
+
+    `pause` leaves new clients waiting in the kernel's queue, where they cost no descriptor, until `resume`. The sockets given are
+    kept; servers work on duplicates, because closing a server is the only way to make it pause.
+    """
 
     def __init__(self, taker: Taker, sockets: list[socket.socket]) -> None:
         self._taker = taker
         self._sockets = sockets
         self._servers: list[asyncio.Server] = []
         self._paths = [sock.getsockname() for sock in sockets if sock.family == socket.AF_UNIX]
+        self._resuming: asyncio.Task[None] | None = None
+        self._is_stopped = False
 
     async def start(self) -> None:
         """Accept connections."""
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
             start = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-            self._servers.append(await start(lambda: DownstreamConnection(self._taker), sock=sock, backlog=BACKLOG))
+            server = await start(lambda: DownstreamConnection(self._taker), sock=sock.dup(), backlog=BACKLOG)
+            if self._is_stopped:
+                server.close()
+            else:
+                self._servers.append(server)
+
+    def pause(self) -> None:
+        """Accept no more for now."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    def resume(self) -> None:
+        """Accept again, those first who have waited longest."""
+        if not self._servers and not self._is_stopped and (self._resuming is None or self._resuming.done()):
+            self._resuming = asyncio.get_running_loop().create_task(self.start(), name="listener.resume")
 
     def stop(self) -> None:
         """Refuse new connections; those that are open go on."""
-        for server in self._servers:
-            server.close()
+        self._is_stopped = True
+        self.pause()
+        for sock in self._sockets:
+            sock.close()
         for path in self._paths:
             with contextlib.suppress(OSError):
                 Path(path).unlink()
@@ -54,6 +77,7 @@ def bind(host: str, port: int, path: str = "") -> socket.socket:
         except OSError:
             sock.close()
             raise
+        sock.listen(BACKLOG)
         return sock
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]

@@ -30,6 +30,8 @@ from understudy.errors import MEANING, Blame, Failure, FailureKind, Side
 SWEEP_INTERVAL_S = 0.05
 CONNECTIONS_INTERVAL_S = 1.0
 CHECK_INTERVAL_S_MAX = 0.5
+# Connections must have fallen under this share of their limit before reaching it is told again.
+FULL_SHARE_TOLD_AGAIN = 0.8
 # How long balances prefer other backends to one that sent a request away without being to blame.
 DOUBT_S = 1.0
 JSON = b"application/json"
@@ -53,6 +55,16 @@ class Listener(Protocol):
         """Our own code raised."""
 
 
+class Gate(Protocol):
+    """What lets clients in: the listener."""
+
+    def pause(self) -> None:
+        """Let nobody in for now."""
+
+    def resume(self) -> None:
+        """Let clients in again."""
+
+
 class Relay:
     """Every running exchange, every client connection, and what they share."""
 
@@ -74,6 +86,7 @@ class Relay:
         self.connections: set[DownstreamConnection] = set()
         self.is_stopping = False
         self.connections_max = 0
+        self.gate: Gate | None = None
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self.now_s = clock
@@ -83,6 +96,7 @@ class Relay:
         self._connections_timer: asyncio.TimerHandle | None = None
         self._listings: dict[str, bytes] = {}
         self._is_full = False
+        self._is_full_told = False
         self._budget_share = published.current.plan.failover.budget
         self.budget = RetryBudget(self._budget_share)
         self.apply(published.current.plan)
@@ -103,20 +117,33 @@ class Relay:
     # --- connections
 
     def admit(self, connection: DownstreamConnection) -> bool:
-        """Count a new connection; False when there is no room for it. One event a crossing, not one a connection."""
-        most = min(self.limits.connections_max, self.connections_max or self.limits.connections_max)
+        """Count a new connection; False when there is no room for it. At the limit further clients are left waiting outside."""
+        most = self._connections_most()
         has_room = len(self.connections) < most
-        if not has_room and not self._is_full:
-            self._listener.tell("connection.limit_reached", {"connections": len(self.connections), "connections_max": most})
-        self._is_full = not has_room
         self.connections.add(connection)
+        if len(self.connections) >= most and not self._is_full:
+            self._is_full = True
+            if self.gate is not None:
+                self.gate.pause()
+            if not self._is_full_told:
+                self._is_full_told = True
+                self._listener.tell("connection.limit_reached", {"connections": len(self.connections), "connections_max": most})
         if self._connections_timer is None:
             self._sweep_connections()
         return has_room
 
+    def _connections_most(self) -> int:
+        return min(self.limits.connections_max, self.connections_max or self.limits.connections_max)
+
     def forget(self, connection: DownstreamConnection) -> None:
         """A connection is closed."""
         self.connections.discard(connection)
+        if self._is_full:
+            self._is_full = False
+            if self.gate is not None:
+                self.gate.resume()
+        elif self._is_full_told and len(self.connections) < self._connections_most() * FULL_SHARE_TOLD_AGAIN:
+            self._is_full_told = False
 
     def refuse(self, connection: DownstreamConnection, refusal: Refusal, head: RequestHead | None) -> bytes:
         """Write the answer to a request that cannot be accepted, in its dialect where its head was read, and note it."""

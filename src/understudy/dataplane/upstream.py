@@ -40,7 +40,7 @@ class Bound(Protocol):
         """The next bytes of the body, without their framing."""
 
     def on_last(self) -> None:
-        """The last byte of the body has been handed over; `on_end` follows."""
+        """The last byte of the body has come: `on_body` may still be called and must take nothing more, then `on_end`."""
 
     def on_end(self) -> None:
         """The body is complete."""
@@ -50,9 +50,6 @@ class Bound(Protocol):
 
     def on_exception(self, error: BaseException) -> None:
         """Our own code raised while it took the answer."""
-
-    def on_upstream_full(self) -> None:
-        """The backend does not read the request fast enough."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -163,15 +160,15 @@ class UpstreamConnection(asyncio.Protocol):
         if parser is None:
             self.close()
             return
-        if self._head_bytes >= 0 and not self._is_plausible_head(data):
-            self._break(FailureKind.HEAD_MALFORMED)
-            return
+        if self._head_bytes >= 0:
+            end = data.find(b"\r\n\r\n")
+            self._head_bytes += end + 4 if end >= 0 else len(data)
         try:
             parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
             self._raise_to_bound(error)
-        except httptools.HttpParserError:
-            # HttpParserUpgrade is one, too: we never ask for an upgrade.
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            # We never ask for an upgrade.
             self._on_malformed()
         else:
             # Only now: what follows the answer in the same bytes decides whether the connection may be used again.
@@ -179,13 +176,6 @@ class UpstreamConnection(asyncio.Protocol):
                 self._finish()
             elif self._head_bytes > HEAD_BYTES_MAX:
                 self._break(FailureKind.HEAD_TOO_LARGE)
-
-    def _is_plausible_head(self, data: bytes) -> bool:
-        """Count the head's bytes; False for a version that llhttp would take, but we do not speak: HTTP/2.0, HTTP/0.9."""
-        is_first = self._head_bytes == 0
-        end = data.find(b"\r\n\r\n")
-        self._head_bytes += end + 4 if end >= 0 else len(data)
-        return not is_first or data.startswith(b"HTTP/1.") or b"HTTP/1.".startswith(data[:7])
 
     def _on_malformed(self) -> None:
         if self._is_complete:
@@ -214,7 +204,7 @@ class UpstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head has come: interim, unsound or final."""
         parser, head, bound = self._parser, self._head, self._bound
-        if parser is None or bound is None:
+        if parser is None or bound is None or self._is_complete:
             return
         head.status = parser.get_status_code()
         if 100 <= head.status < 200 and head.status != 101:
@@ -224,7 +214,8 @@ class UpstreamConnection(asyncio.Protocol):
             else:
                 bound.on_interim(head.status)
             return
-        if not head.settle():
+        # llhttp would take HTTP/2.0 and HTTP/0.9, too.
+        if not head.settle() or not parser.get_http_version().startswith("1."):
             self._break(FailureKind.HEAD_MALFORMED)
             return
         if self._head_bytes > HEAD_BYTES_MAX:
@@ -249,6 +240,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The answer is complete, unless it was an interim one."""
+        if self._is_complete:
+            return
         if self._head_bytes < 0:
             self._is_complete = True
             if self._bound is not None:

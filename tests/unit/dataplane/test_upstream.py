@@ -25,6 +25,7 @@ class Answer:
         self.has_body = False
         self.body = b""
         self._raising = raising
+        self._is_sealed = False
 
     def on_interim(self, status: int) -> None:
         """Note a 1xx."""
@@ -39,10 +40,12 @@ class Answer:
         """Gather the body; raise where the play wants it."""
         if self._raising is not None:
             raise self._raising
-        self.body += data
+        if not self._is_sealed:
+            self.body += data
 
     def on_last(self) -> None:
-        """The last byte: told by on_end, too."""
+        """Take nothing more."""
+        self._is_sealed = True
 
     def on_end(self) -> None:
         """Note the end."""
@@ -56,8 +59,7 @@ class Answer:
         """Note our own mistake."""
         self.told.append(error)
 
-    def on_upstream_full(self) -> None:
-        """Of no matter here."""
+
 
 
 def sent(*, is_head: bool = False, reused: bool = False) -> tuple[UpstreamConnection, MemoryTransport, Answer]:
