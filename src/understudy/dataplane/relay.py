@@ -30,6 +30,8 @@ from understudy.errors import MEANING, Blame, Failure, FailureKind, Side
 SWEEP_INTERVAL_S = 0.05
 CONNECTIONS_INTERVAL_S = 1.0
 CHECK_INTERVAL_S_MAX = 0.5
+# A sweep that is later than this was kept from running: by SIGSTOP, a suspended machine, a frozen container.
+LATE_S_MAX = 1.0
 # Connections must have fallen under this share of their limit before reaching it is told again.
 FULL_SHARE_TOLD_AGAIN = 0.8
 # How long balances prefer other backends to one that sent a request away without being to blame.
@@ -93,6 +95,8 @@ class Relay:
         self._id_prefix = id_prefix
         self._ids = 0
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._sweep_due_at_s = 0.0
+        self._connections_due_at_s = 0.0
         self._connections_timer: asyncio.TimerHandle | None = None
         self._listings: dict[str, bytes] = {}
         self._is_full = False
@@ -325,12 +329,17 @@ class Relay:
     def watch(self) -> None:
         """Make sure that the deadlines are looked at."""
         if self._sweep_timer is None:
+            self._sweep_due_at_s = self.now_s() + SWEEP_INTERVAL_S
             self._sweep_timer = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
     def _sweep(self) -> None:
         now_s = self.now_s()
+        late_s = now_s - self._sweep_due_at_s
         self._sweep_timer = None
         for exchange in list(self.running):
+            if late_s > LATE_S_MAX:
+                # We were stopped, not the backends: what they have sent meanwhile still lies in the kernel.
+                exchange.forgive(late_s)
             if exchange.is_running:
                 exchange.check(now_s)
         if len(self.line):
@@ -341,7 +350,10 @@ class Relay:
     def _sweep_connections(self) -> None:
         """Close what is late or idle: clients' connections and pooled ones."""
         now_s = self.now_s()
+        late_s = now_s - self._connections_due_at_s if self._connections_timer is not None else 0.0
         for connection in list(self.connections):
+            if late_s > LATE_S_MAX and connection.deadline_at_s:
+                connection.deadline_at_s += late_s
             if 0.0 < connection.deadline_at_s <= now_s and connection.running is None:
                 connection.on_deadline(now_s)
         engines = {target.backend.name: target.state.engine for target in self.published.current.targets}
@@ -349,7 +361,9 @@ class Relay:
         limits = self.limits
         interval_s = min(CONNECTIONS_INTERVAL_S, limits.head_timeout_s / 4, limits.body_timeout_s / 4, limits.idle_timeout_s / 4)
         if self.connections or idle:
-            self._connections_timer = self._loop.call_later(max(interval_s, SWEEP_INTERVAL_S), self._sweep_connections)
+            interval_s = max(interval_s, SWEEP_INTERVAL_S)
+            self._connections_due_at_s = now_s + interval_s
+            self._connections_timer = self._loop.call_later(interval_s, self._sweep_connections)
         else:
             self._connections_timer = None
 
@@ -358,6 +372,8 @@ class Relay:
     def stop_taking(self) -> None:
         """Answer new requests with 503 and close connections that are idle; running exchanges go on."""
         self.is_stopping = True
+        for exchange in self.running:
+            exchange.keeps_alive = False
         for connection in list(self.connections):
             if connection.is_idle():
                 connection.close()

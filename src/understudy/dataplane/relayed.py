@@ -75,8 +75,6 @@ class RelayedExchange:
         relay = self._relay
         self._carry_out(self._exchange.begin(relay.published.current, relay.tally, self._started_at_s))
 
-    # --- commands
-
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, Attempt):
             self._attempt(command)
@@ -263,8 +261,6 @@ class RelayedExchange:
         if self.is_running:
             self._end_as(FailureKind.INTERNAL)
 
-    # --- from the client's side
-
     def on_client_gone(self) -> None:
         """The client left: nobody is to blame and the engine is to stop at once."""
         self._give_up(FailureKind.CLIENT_GONE)
@@ -331,6 +327,13 @@ class RelayedExchange:
             elif not standing.is_connecting and not self._downstream.is_half_closed:
                 self._check_at_s = now_s + relay.check_interval_s
 
+    def forgive(self, late_s: float) -> None:
+        """Leave the time out during which the daemon itself did not run."""
+        self._started_at_s += late_s
+        self._sent_at_s += late_s
+        if self._answer is not None:
+            self._answer.progress_at_s += late_s
+
     def _check_client(self, now_s: float) -> None:
         if self._downstream.has_progress():
             self._note_progress()
@@ -340,8 +343,6 @@ class RelayedExchange:
     def _note_progress(self) -> None:
         if self._answer is not None:
             self._answer.progress_at_s = self._relay.now_s()
-
-    # --- endings
 
     def _give_up(self, kind: FailureKind) -> None:
         """End without a word: there is nobody to tell."""
