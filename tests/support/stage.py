@@ -23,6 +23,8 @@ from understudy.errors import FailureKind
 
 START_S = 5000.0
 STEP_S = 0.05
+# A longer step would look as if the daemon had been stopped.
+STEP_S_MAX = 0.25
 OPENING = sse({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
 FINISH = sse({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
 DONE = sse("[DONE]")
@@ -113,7 +115,7 @@ class Stage:
         """Let time pass in small steps; whatever falls due in it happens."""
         end_s = self.clock.now_s + duration_s
         while self.clock.now_s < end_s:
-            self.clock.now_s = min(end_s, self.clock.now_s + max(STEP_S, duration_s / 100))
+            self.clock.now_s = min(end_s, self.clock.now_s + min(STEP_S_MAX, max(STEP_S, duration_s / 100)))
             await settle()
 
     @property

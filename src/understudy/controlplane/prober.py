@@ -21,8 +21,8 @@ FAST_INTERVAL_S_MIN: Final = 0.5
 
 # The loop is looked at this often; when it is later than LATE_S_MAX the daemon itself was stopped or starved, and answers may
 # have waited in our own sockets all the while.
-BEAT_S: Final = 1.0
-LATE_S_MAX: Final = 1.0
+BEAT_S: Final = 0.25
+LATE_S_MAX: Final = 0.5
 
 
 class Audience(Protocol):
