@@ -82,7 +82,7 @@ def _leave_out_ornaments() -> None:
     for name in ("rich", "click", "pygments"):
         if name not in sys.modules:
             # The import system answers ImportError for a module that is None, which both take for "not installed".
-            sys.modules[name] = None  # type: ignore[assignment]
+            sys.modules[name] = None  # type: ignore[assignment]  # the import system reads None as absent
 
 
 def _hold_standard_streams() -> None:

@@ -186,7 +186,7 @@ class Relay:
             record.status = 403
             message = f"{route.path[:200]} manages models or the engine; access.allow_admin_paths is off"
             response = self.error(head, record, dialect, "path_not_allowed", message)
-        elif isinstance(ask, str):
+        elif isinstance(ask, str) and route.kind is RouteKind.GENERATING:
             record.status = 400
             response = self.error(head, record, dialect, "invalid_request", ask)
         elif route.kind is RouteKind.LISTING:

@@ -1,5 +1,8 @@
 """Who can serve an ask at all: names, dialects, conditions and duties, as one snapshot has them."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from understudy.core.ask import Ask, DialectName
@@ -28,15 +31,13 @@ def target(
     *,
     models: tuple[str, ...] | None = ("qwen",),
     mapped: tuple[tuple[str, str], ...] = (),
-    engine: EngineKind = EngineKind.VLLM,
-    condition: Condition = Condition.UP,
-    duty: Duty = Duty.READY,
-    dialects: tuple[DialectName, ...] = OPENAI,
     role: Role = Role.PRIMARY,
+    **facts: Any,
 ) -> Target:
-    """A backend that can serve `CHAT` unless told otherwise."""
+    """A backend that can serve `CHAT` unless told otherwise; `facts` are fields of its state."""
     listed = None if models is None else tuple(Model(model) for model in models)
-    state = BackendState(condition, duty, engine, "1.0", dialects, listed)
+    up = BackendState(Condition.UP, Duty.READY, EngineKind.VLLM, "1.0", OPENAI, listed)
+    state = replace(up, **facts)
     return Target(Backend(name, Address("http", "127.0.0.1", 8000), role=role, models=mapped), state)
 
 
