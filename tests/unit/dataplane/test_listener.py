@@ -167,3 +167,21 @@ def test_two_descriptors_are_reckoned_for_each_client() -> None:
     fit = raise_descriptor_limit()
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
     assert fit == (0 if hard == resource.RLIM_INFINITY else max(1, (hard - DESCRIPTORS_RESERVED) // 2))
+
+
+async def test_clients_that_come_while_it_pauses_wait_outside_and_are_let_in_afterwards() -> None:
+    sock = bind("127.0.0.1", 0)
+    listener = Listener(Host(), [sock])
+    await listener.start()
+    listener.pause()
+    await settle()
+    asking = asyncio.ensure_future(asked(sock))
+    await settle()
+    assert not asking.done()
+    listener.resume()
+    listener.resume()
+    assert await asking == Host.answer
+    assert await asked(sock) == Host.answer
+    listener.stop()
+    listener.resume()
+    await settle()
