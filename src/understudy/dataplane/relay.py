@@ -12,11 +12,11 @@ import msgspec
 
 from understudy import dialects
 from understudy.core.ask import Ask
-from understudy.core.balancer import client_models, has_alternative
+from understudy.core.balancer import Choice, client_models, has_alternative
 from understudy.core.exchange import Abort
 from understudy.core.record import ExchangeRecord
 from understudy.core.retry import RetryBudget
-from understudy.core.snapshot import Backend, Condition, Duty, Published, RoutingPlan, RoutingSnapshot
+from understudy.core.snapshot import Condition, Duty, Published, RoutingPlan, RoutingSnapshot
 from understudy.core.tally import Tally
 from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import Refusal, RequestHead, own_response
@@ -304,10 +304,9 @@ class Relay:
         """Whether the last probe of a backend found its listener closed."""
         return any(target.state.is_refusing for target in self.published.current.targets if target.backend.name == name)
 
-    def on_room(self, backend: Backend) -> None:
-        """An exchange has left a backend: the first who waits may take its place."""
-        del backend
-        if len(self.line):
+    def on_room(self, choice: Choice) -> None:
+        """An exchange has left a backend: where that makes room, the first who waits may take its place."""
+        if len(self.line) and (choice.is_trial or choice.target.backend.in_flight_max):
             self.line.wake_first()
 
     def on_over(self, exchange: RelayedExchange) -> None:

@@ -228,7 +228,7 @@ class RelayedExchange:
             relay.pool.put(backend, connection, now_s)
         self._close_record(now_s)
         self._downstream.finish(keeps_alive=self.keeps_alive)
-        relay.on_room(backend)
+        relay.on_room(choice)
 
     def on_attempt_failed(
         self, kind: FailureKind, *, status: int = 0, retry_after_s: float = 0.0, answer: tuple[int, bytes, bytes] | None = None
@@ -253,7 +253,7 @@ class RelayedExchange:
         if not self._is_committed:
             self._answer = None
         self._carry_out(command)
-        relay.on_room(backend)
+        relay.on_room(choice)
 
     def on_exception(self, error: BaseException) -> None:
         """Our own code raised: this exchange gets a 500 in its dialect, the daemon goes on."""
@@ -358,7 +358,7 @@ class RelayedExchange:
         self._close_record()
         self._downstream.abort()
         if choice is not None:
-            self._relay.on_room(choice.target.backend)
+            self._relay.on_room(choice)
 
     def _end_as(self, kind: FailureKind) -> None:
         """End with an error that no other attempt could mend."""
@@ -368,7 +368,7 @@ class RelayedExchange:
             self._end_attempt(choice, kind, self.now_s())
         self._abort(Abort(kind, status, 1.0 if status == 503 else 0.0))
         if choice is not None:
-            self._relay.on_room(choice.target.backend)
+            self._relay.on_room(choice)
 
     def _drop_connection(self) -> None:
         if self._connecting is not None:

@@ -143,7 +143,8 @@ def test_model_that_no_backend_has_is_unknown_whatever_is_tried() -> None:
 
 
 def test_dialect_that_no_backend_speaks_is_unspoken() -> None:
-    assert Pool(gpu(0)).pick(ask=msgspec.structs.replace(CHAT, dialect=DialectName.OLLAMA)) == NoChoice(FailureKind.DIALECT_UNSPOKEN)
+    ask = msgspec.structs.replace(CHAT, dialect=DialectName.OLLAMA)
+    assert Pool(gpu(0)).pick(ask=ask) == NoChoice(FailureKind.DIALECT_UNSPOKEN)
 
 
 def test_model_of_a_backend_that_is_down_is_not_unknown() -> None:
