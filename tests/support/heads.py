@@ -170,7 +170,6 @@ def sent(
     fields: bytes = b"",
     *,
     line: bytes = b"POST /v1/chat/completions HTTP/1.1",
-    host: bytes = HOST,
     body: bytes = b"{}",
     backend: Backend = PLAIN,
     client: bytes = b"192.0.2.7",
@@ -178,7 +177,7 @@ def sent(
 ) -> tuple[bytes, list[bytes], bytes]:
     """Read a head and write it on: the request line, the fields in lower case and the body that the backend gets."""
     data = request_bytes(
-        read(fields, line, host), body, BackendWords(backend), request_id=b"id-1", client=client, reads_answer=reads_answer
+        read(fields, line), body, BackendWords(backend), request_id=b"id-1", client=client, reads_answer=reads_answer
     )
     head, _, content = data.partition(b"\r\n\r\n")
     first, *rest = head.split(b"\r\n")
