@@ -111,6 +111,17 @@ def test_hundreds_that_never_end_their_bodies_get_408_and_nobody_else_waits(engi
     assert len(engine.seen.requests) == 10
 
 
+def test_hundreds_that_drip_their_bodies_get_408_and_nobody_else_waits(engine: ScriptedEngine, daemon: Daemon) -> None:
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(daemon.port)) for _ in range(300)]
+        for wire in wires:
+            wire.send(POST + b"Content-Length: 60000\r\n\r\n")
+        replies = drip_until_answered(wires, daemon)
+    assert {reply.status for reply in replies} == {408}
+    until(lambda: connections(daemon) == 0, "their connections closed")
+    assert not engine.seen.requests
+
+
 def test_a_request_sent_byte_by_byte_in_time_is_answered(engine: ScriptedEngine, daemon: Daemon) -> None:
     with Wire(daemon.port) as wire:
         wire.send_bytewise(request_bytes("POST", "/v1/chat/completions", chat()))

@@ -104,6 +104,20 @@ def test_a_client_that_leaves_in_the_middle_of_an_answer_frees_its_backend(
     wait_empty(daemon, GONE_S_MAX)
 
 
+@pytest.mark.parametrize("leave", LEAVES)
+def test_a_client_that_leaves_a_stream_that_is_silent_frees_its_backend(
+    engine: ScriptedEngine, daemon: Daemon, leave: str
+) -> None:
+    """An orderly leaving looks like a half-close; only a write can tell, and the engine has nothing to write."""
+    engine.always(begun_stream([ROLE, *WORDS], hang()))
+    with Wire(daemon.port) as wire:
+        wire.send(ASKED)
+        wire.read_until(b"evening")
+        LEAVES[leave](wire)
+    engine.wait_for(lambda seen: seen.peers_left == 1, GONE_S_MAX)
+    wait_empty(daemon, GONE_S_MAX)
+
+
 def test_a_client_that_leaves_in_the_middle_of_a_whole_answer_frees_its_backend(engine: ScriptedEngine, daemon: Daemon) -> None:
     body = b'{"choices": [' + b" " * 5000
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 999999\r\n\r\n"

@@ -227,7 +227,7 @@ def test_a_daemon_that_was_frozen_blames_nobody_and_its_streams_go_on(
 
 
 def test_a_daemon_that_is_frozen_again_and_again_keeps_its_backends(gpu0: ScriptedEngine, tmp_path: Path) -> None:
-    wanted = settings(backend(gpu0), health={"interval": "200ms", "timeout": "300ms", "fall": 1})
+    wanted = settings(backend(gpu0), health={"interval": "200ms", "timeout": "1s", "fall": 1})
     with Daemon(wanted, tmp_path) as daemon:
         daemon.wait_condition("up")
         for _ in range(2):

@@ -88,6 +88,8 @@ CHUNKS = {
     "last chunk ended by LF": with_chunks(b"2\r\n{}\r\n0\n\n"),
     "bare LF in an extension": with_chunks(b"2;a\nb\r\n{}\r\n0\r\n\r\n"),
     "bare CR in an extension": with_chunks(b"2;a\rb\r\n{}\r\n0\r\n\r\n"),
+    "endless extension": with_chunks(b"2;" + b"a" * 100_000 + b"\r\n{}\r\n0\r\n\r\n"),
+    "endless trailers": with_chunks(b"2\r\n{}\r\n0\r\n" + b"X-More: b\r\n" * 10_000 + b"\r\n"),
     "length in a trailer": with_chunks(b"2\r\n{}\r\n0\r\nContent-Length: 5\r\n\r\n"),
     "malformed trailer": with_chunks(b"2\r\n{}\r\n0\r\nX More: b\r\n\r\n"),
 }
