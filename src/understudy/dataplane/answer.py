@@ -187,6 +187,18 @@ class Answer:
         """Write one event of our own, after which nothing follows: no last chunk, so that the cut is seen either way."""
         self._pass(event)
 
+    def is_finished(self) -> bool:
+        """Whether the events passed on so far are a whole answer, though its body has not ended."""
+        dialect = self._exchange.dialect
+        if dialect is None or self.kind is None or not self._tail:
+            return False
+        return dialect.read_ending(self._exchange.ask.path, self.kind, b"".join(self._tail)) is Ending.FINISHED
+
+    def pass_end(self) -> None:
+        """Write the end of the body."""
+        if self._is_chunked:
+            self._exchange.write(b"0\r\n\r\n", 0)
+
     def pass_comment(self) -> None:
         """Write a comment between two events (WHATWG HTML, 9.2.6)."""
         if self._mode is Mode.PASSING_EVENTS and self.kind is StreamKind.SSE:
@@ -354,6 +366,5 @@ class Answer:
             exchange.on_attempt_failed(FailureKind.ERROR_EVENT if ending is Ending.ERROR else otherwise)
 
     def _finish(self) -> None:
-        if self._is_chunked:
-            self._exchange.write(b"0\r\n\r\n", 0)
+        self.pass_end()
         self._exchange.on_finished()

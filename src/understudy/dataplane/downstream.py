@@ -289,7 +289,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._body = None
         if self.transport is None:
             return
-        if not keeps_alive or self.is_half_closed or self._taker.is_stopping:
+        if not keeps_alive or self._taker.is_stopping or (self.is_half_closed and not self._pending):
             self.close()
             return
         self.deadline_at_s = self._taker.now_s() + self._taker.limits.idle_timeout_s
@@ -304,6 +304,9 @@ class DownstreamConnection(asyncio.Protocol):
         if self._pending and self.running is None:
             data, self._pending = self._pending, b""
             self._read(data, is_first=True)
+            if self.is_half_closed and self.running is None:
+                # The rest of it will never come.
+                self.close()
 
     def close(self) -> None:
         """Send what is written, then close; the answer is not complete, which the client sees from its framing."""

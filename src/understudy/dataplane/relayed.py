@@ -154,7 +154,6 @@ class RelayedExchange:
         record.failure = command.kind
         if self._is_committed:
             self._abort_stream(command.kind)
-            self._close_record()
             return
         extra = self.own_fields()
         if command.is_passed_on and self._last_answer is not None:
@@ -172,6 +171,14 @@ class RelayedExchange:
 
     def _abort_stream(self, kind: FailureKind) -> None:
         answer = self._answer
+        if answer is not None and answer.is_finished():
+            # All of it had come but the end of the body.
+            self.record.failure = None
+            self._close_record()
+            answer.pass_end()
+            self._downstream.finish(keeps_alive=False)
+            return
+        self._close_record()
         if answer is not None and self.dialect is not None and answer.kind is not None:
             message = f"the answer broke off: {self.record.backend} {MEANING[kind].words}"
             answer.pass_last(self.dialect.error_event(self.ask.path, answer.kind, "stream_interrupted", message))
@@ -348,11 +355,8 @@ class RelayedExchange:
         """End without a word: there is nobody to tell."""
         if not self.is_running:
             return
-        choice = self._choice
         self._leave_line()
-        self._drop_connection()
-        if choice is not None:
-            self._end_attempt(choice, kind, self.now_s())
+        choice = self._let_go(kind)
         self.record.failure = kind
         self.record.status = self.record.status or MEANING[kind].status
         self._close_record()
@@ -362,13 +366,17 @@ class RelayedExchange:
 
     def _end_as(self, kind: FailureKind) -> None:
         """End with an error that no other attempt could mend."""
-        status, choice = MEANING[kind].status, self._choice
-        self._drop_connection()
-        if choice is not None:
-            self._end_attempt(choice, kind, self.now_s())
+        status, choice = MEANING[kind].status, self._let_go(kind)
         self._abort(Abort(kind, status, 1.0 if status == 503 else 0.0))
         if choice is not None:
             self._relay.on_room(choice)
+
+    def _let_go(self, kind: FailureKind) -> Choice | None:
+        choice = self._choice
+        self._drop_connection()
+        if choice is not None:
+            self._end_attempt(choice, kind, self.now_s())
+        return choice
 
     def _drop_connection(self) -> None:
         if self._connecting is not None:
