@@ -60,8 +60,6 @@ class Answer:
         self.told.append(error)
 
 
-
-
 def sent(*, is_head: bool = False, reused: bool = False) -> tuple[UpstreamConnection, MemoryTransport, Answer]:
     """Send a request on a connection of its own, or on one that has served before."""
     connection = UpstreamConnection("gpu0")
@@ -134,6 +132,19 @@ async def test_length_of_an_answer_to_head_is_kept() -> None:
     assert answer.head is not None
     assert answer.head.content_length == 5
     assert is_reusable
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("body", [b"hello", b"5\r\nhello\r\n0\r\n\r\n", SIZED])
+async def test_body_that_an_answer_to_head_has_all_the_same_is_nobodys(framing: bytes, body: bytes) -> None:
+    events, answer, is_reusable = await told(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n" + body, is_head=True)
+    assert (events, answer.body, is_reusable) == (["head", "end"], b"", False)
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+async def test_body_of_a_status_that_has_none_is_nobodys(status: bytes) -> None:
+    events, answer, is_reusable = await told(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\nhello")
+    assert (events[0], answer.body, is_reusable) == ("head", b"", False)
 
 
 async def test_empty_body_is_none() -> None:
