@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class RelayedExchange:
     """One client request on its way. In `Relay.running` while it lasts; `wake_at_s` matters while it waits in line.
 
-    Defaults stand in the class, so that an exchange costs only what becomes of it.
+    Defaults stand in the class: an exchange costs only what becomes of it.
     """
 
     is_running = True
@@ -72,8 +72,7 @@ class RelayedExchange:
 
     def start(self) -> None:
         """Ask for the first command and carry it out."""
-        relay = self._relay
-        self._carry_out(self._exchange.begin(relay.published.current, relay.tally, self._started_at_s))
+        self._carry_out(self._exchange.begin(self._relay.published.current, self._relay.tally, self._started_at_s))
 
     def _carry_out(self, command: Command) -> None:
         if isinstance(command, Attempt):
@@ -86,8 +85,7 @@ class RelayedExchange:
     def _attempt(self, command: Attempt) -> None:
         relay, choice, record = self._relay, command.choice, self.record
         backend = choice.target.backend
-        if self._waiting_since_s:
-            self._leave_line()
+        self._leave_line()
         relay.tally.begin(backend.name, is_trial=choice.is_trial)
         self._choice = choice
         self._sent_at_s = relay.now_s()
@@ -172,11 +170,10 @@ class RelayedExchange:
     def _abort_stream(self, kind: FailureKind) -> None:
         answer = self._answer
         if answer is not None and answer.is_finished():
-            # All of it had come but the end of the body.
-            self.record.failure = None
+            self.record.failure = None  # all of it had come but the end of the body
             self._close_record()
             answer.pass_end()
-            self._downstream.finish(keeps_alive=False)
+            self._downstream.finish(keeps_alive=self.keeps_alive)
             return
         self._close_record()
         if answer is not None and self.dialect is not None and answer.kind is not None:
@@ -301,9 +298,8 @@ class RelayedExchange:
 
     def on_wake(self) -> None:
         """Something changed, or the time to wait is over."""
-        relay = self._relay
         if self.is_running and self._waiting_since_s:
-            self._carry_out(self._exchange.on_wake(relay.published.current, relay.tally, relay.now_s()))
+            self._carry_out(self._exchange.on_wake(self._relay.published.current, self._relay.tally, self.now_s()))
 
     def check(self, now_s: float) -> None:
         """Compare the clock with the deadlines; called some twenty times a second."""

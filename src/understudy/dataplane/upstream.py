@@ -102,7 +102,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_until_close = False
         self._is_complete = False
         # llhttp looks its callbacks up once, so the body goes from the parser to the answer without a stop here.
-        self.on_body = bound.on_body
+        self.on_body = _drop if is_head else bound.on_body
         self._parser = httptools.HttpResponseParser(self)
         if self.transport is None:
             self._break(FailureKind.STALE_REUSE if self.is_reused else FailureKind.LOST_BEFORE_HEAD)
@@ -161,8 +161,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()
             return
         if self._head_bytes >= 0:
-            end = data.find(b"\r\n\r\n")
-            self._head_bytes += end + 4 if end >= 0 else len(data)
+            end = data.find(b"\r\n\r\n") + 4
+            self._head_bytes += end if end >= 4 else len(data)
         try:
             parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
@@ -227,8 +227,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_until_close = has_body and not head.is_chunked and head.content_length < 0
         if self._is_answer_to_head and (head.is_chunked or head.content_length != 0):
             # llhttp now waits for a body that will not come, so this parser's work ends here.
+            # What may follow is no part of it (RFC 9110, 9.3.2), and told from the next answer by nothing.
             self._parser = None
             self._is_complete = True
+            self.is_reusable = False
             bound.on_head(head, has_body=False)
         else:
             bound.on_head(head, has_body=has_body)

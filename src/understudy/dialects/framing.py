@@ -42,6 +42,12 @@ def whole_until(data: bytes, kind: StreamKind = StreamKind.SSE) -> int:
     return end
 
 
+def event_ends(data: bytes, kind: StreamKind) -> list[int]:
+    """Return the index after each complete event in `data`, which begins at the start of one."""
+    ends = re.compile(rb"\n") if kind is StreamKind.NDJSON else _BLANK_LINE
+    return [match.end() for match in ends.finditer(data)]
+
+
 def split(data: bytes, kind: StreamKind) -> list[Event]:
     """Return the events in `data`, whose end counts as the end of an event. Blocks that hold no field are left out."""
     if kind is StreamKind.NDJSON:

@@ -127,11 +127,11 @@ async def test_answer_to_head_has_no_body_whatever_it_says(framing: bytes) -> No
     assert (events, answer.has_body) == (["head", "end"], False)
 
 
-async def test_length_of_an_answer_to_head_is_kept() -> None:
+async def test_length_of_an_answer_to_head_is_kept_and_its_connection_not_used_again() -> None:
     _, answer, is_reusable = await told(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", is_head=True)
     assert answer.head is not None
     assert answer.head.content_length == 5
-    assert is_reusable
+    assert not is_reusable
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"])
