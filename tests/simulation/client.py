@@ -175,7 +175,7 @@ class Client(asyncio.Protocol):
             self.end.pause_reading()
             if habit.reads_again_after_s:
                 self.network.loop.call_later(habit.reads_again_after_s, self.end.resume_reading)
-        if not habit.is_pipelining and len(self.reader.done) == self._next and not self._unsent:
+        if len(self.reader.done) == self._next and not self._unsent:
             self.network.loop.call_later(habit.pause_s, self._ask)
 
     def answers(self) -> list[Response | None]:

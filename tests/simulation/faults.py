@@ -55,6 +55,7 @@ class Fault(Enum):
     STALLS = ("stalls", True)
     COMMENTS_ONLY = ("comments_only", True)
     BAD_CHUNK = ("bad_chunk", True)
+    NO_LAST_CHUNK = ("no_last_chunk", True)
 
     @property
     def is_blamed(self) -> bool:
@@ -194,7 +195,7 @@ def _whole(fault: Fault, answering: Answering) -> list[Step]:
         ]
     if fault is Fault.JUNK_AFTERWARDS:
         return [Step(after_s, head + body + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")]
-    if fault in (Fault.STALLS, Fault.OPENING_THEN_SILENCE, Fault.COMMENTS_ONLY):
+    if fault in (Fault.STALLS, Fault.OPENING_THEN_SILENCE, Fault.COMMENTS_ONLY, Fault.NO_LAST_CHUNK):
         return [Step(after_s, head), Step(FOREVER_S)]
     cut = dice.randrange(len(body))
     return [Step(after_s, head), Step(after_s, body[:cut], is_close=fault is not Fault.RESET, is_reset=fault is Fault.RESET)]
@@ -206,13 +207,10 @@ def _stream(fault: Fault, answering: Answering) -> list[Step]:
     if speech.kind == "ollama" and fault in SIGNS_OF_LIFE:
         fault = SIGNS_OF_LIFE[fault]
     is_chunked = fault is not Fault.UNTIL_CLOSE
-    gap_s = answering.gap_s * (10.0 if fault is Fault.SLOW else dice.choice((0.0, 0.1, 1.0)))
+    gap_s = answering.gap_s * (5.0 if fault is Fault.SLOW else dice.choice((0.0, 0.1, 1.0)))
     closing = b"Connection: close\r\n" if fault in (Fault.UNTIL_CLOSE, Fault.CLOSES_AFTERWARDS) else b""
-    framing = b"Transfer-Encoding: chunked\r\n" if is_chunked else b""
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%b%b\r\n" % (speech.media_type, framing, closing)
-    if fault is Fault.INTERIM:
-        head = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + head
-    steps = [Step(dice.choice((0.0, 0.01, 0.3)), head)]
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" if fault is Fault.INTERIM else b""
+    steps = [Step(dice.choice((0.0, 0.01, 0.3)), interim + _stream_head(speech, closing, is_chunked=is_chunked))]
 
     def say(event: bytes) -> None:
         steps.append(Step(gap_s, b"%x\r\n%b\r\n" % (len(event), event) if is_chunked else event))
@@ -229,11 +227,19 @@ def _stream(fault: Fault, answering: Answering) -> list[Step]:
         return steps
     for event in (*pieces, *speech.finish()):
         say(event)
+    if fault is Fault.NO_LAST_CHUNK:
+        steps.append(Step(FOREVER_S))
+        return steps
     last = b"0\r\n\r\n" if is_chunked else b""
     if fault is Fault.JUNK_AFTERWARDS:
         last += b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
     steps.append(Step(0.0, last, is_close=bool(closing)))
     return steps
+
+
+def _stream_head(speech: Speech, closing: bytes, *, is_chunked: bool) -> bytes:
+    framing = b"Transfer-Encoding: chunked\r\n" if is_chunked else b""
+    return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%b%b\r\n" % (speech.media_type, framing, closing)
 
 
 def _breaks_before_content(fault: Fault, say: Say, steps: list[Step], speech: Speech) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter
 
 from simulation.client import Asked, Client, Leaving, Wanted
 from simulation.engine import Call
-from simulation.language import MalformedError, tokens_of
+from simulation.language import TOKEN, MalformedError, tokens_of
 from simulation.response import Response
 from simulation.stage import USABLE, Stage
 from understudy.core.exchange import BREAKING, BROKEN_MAX
@@ -230,11 +230,15 @@ class Judge:
         """With a usable backend that never fails, no request fails before its content."""
         for client in self.stage.clients:
             for asked, response in zip(client.asked, client.answers(), strict=False):
-                if not asked.is_generating or response is None or response.status < 500:
+                if not asked.is_generating or response is None or asked.tag not in self.records:
                     continue
                 record = self.records[asked.tag][1]
+                # What a client does not read it cannot show.
+                is_reading = client.habit.stops_reading_after < 0
+                is_empty = is_reading and record.failure is not None and not TOKEN.search(response.body.decode())
+                has_failed = response.status >= 500 or is_empty
                 breaks = sum(1 for one in record.attempts if one.failure in BREAKING)
-                if breaks >= BROKEN_MAX:
+                if not has_failed or breaks >= BROKEN_MAX or record.failure in (FailureKind.CLIENT_GONE, FailureKind.CLIENT_SLOW):
                     continue
                 tried = [(one.backend, str(one.failure)) for one in record.attempts]
                 self.say("one usable backend is enough", f"{asked.tag}: {response.status} after {tried} with {steady} well")

@@ -104,11 +104,11 @@ def make_temper(script: Script, name: str) -> Temper:
     if script.kind is Kind.ONLY_CLIENTS_MISBEHAVE or name == script.steady:
         temper.faults = {Fault.NONE: 5.0, Fault.CLOSES_AFTERWARDS: 1.0, Fault.UNTIL_CLOSE: 0.5, Fault.COMMENTS_FIRST: 1.0}
         return temper
-    share = dice.choice((0.05, 0.3, 1.0))
+    share = dice.choice((0.1, 0.5, 1.0))
     faults = [one for one in Fault if one is not Fault.NONE]
     if script.kind is Kind.ONE_IS_STEADY:
         faults.remove(Fault.OUT_OF_MEMORY)
-    chosen = dice.sample(faults, dice.randint(1, len(faults)))
+    chosen = dice.sample(faults, dice.randint(1, 6))
     temper.faults = {Fault.NONE: 1.0 - share, **{fault: share / len(chosen) for fault in chosen}}
     return temper
 
@@ -193,7 +193,7 @@ def _judge_calm(judge: Judge) -> None:
 
 def _plan_clients(stage: Stage, script: Script) -> None:
     dice = script.dice
-    for _ in range(dice.randint(2, 14)):
+    for _ in range(dice.randint(4, 20)):
         asked = [_make_asked(script) for _ in range(dice.choice((1, 1, 2, 3)))]
         habit = _make_habit(script)
         if habit.is_pipelining:

@@ -4,12 +4,17 @@
 """
 
 import os
+import time
+from random import Random
 
 import pytest
 
-from simulation.scenario import run_seed
+from simulation.engine import Call, Engine
+from simulation.faults import Fault, Step
+from simulation.scenario import make_script, play, run_seed
+from simulation.virtual_loop import VirtualLoop, run_virtual
 
-SEEDS = 160
+SEEDS = 200
 ONLY = os.environ.get("UNDERSTUDY_SEED")
 
 
@@ -17,3 +22,46 @@ ONLY = os.environ.get("UNDERSTUDY_SEED")
 def test_whatever_fails_the_invariants_hold(seed: int) -> None:
     wrong = run_seed(seed)
     assert not wrong, "\n".join([f"rerun with UNDERSTUDY_SEED={seed}", *wrong])
+
+
+def _told_by(seed: int) -> list[str]:
+    """Return everything that happened in a play, in order: the instant of every turn of the loop."""
+    told: list[str] = []
+    loop = VirtualLoop(1000.0)
+
+    def on_turn() -> None:
+        told.append(f"{loop.time():.9f}")
+
+    loop.at_turns(on_turn)
+    told += run_virtual(loop, play(loop, make_script(seed)))
+    return told
+
+
+def test_one_seed_is_one_play() -> None:
+    """Without this a failure could not be run again."""
+    assert _told_by(5) == _told_by(5)
+    assert _told_by(5) != _told_by(6)
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour forth and back at every look: all deadlines are on the loop's time."""
+    calm = _told_by(9)
+    wall, dice = time.time, Random(9)
+    monkeypatch.setattr(time, "time", lambda: wall() + dice.uniform(-3600.0, 3600.0))
+    assert _told_by(9) == calm
+
+
+def test_the_plays_reach_every_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault that no seed causes is a fault that nobody tests."""
+    seen: set[Fault] = set()
+    begin = Engine.begin
+
+    def note(engine: Engine, tag: str, path: str, body: bytes, *, is_streaming: bool) -> tuple[Call, list[Step]]:
+        call, steps = begin(engine, tag, path, body, is_streaming=is_streaming)
+        seen.add(call.behaviour.fault)
+        return call, steps
+
+    monkeypatch.setattr(Engine, "begin", note)
+    for seed in range(110):
+        run_seed(seed)
+    assert seen == set(Fault)

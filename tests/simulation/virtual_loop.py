@@ -37,9 +37,12 @@ class _JumpingSelector(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
+        self.on_turn: Callable[[], None] | None = None
         self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.on_turn is not None:
+            self.on_turn()
         if timeout is None:
             raise StandstillError("nothing is due and somebody still waits")
         if timeout > 0:
@@ -62,6 +65,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.network: Connecting | None = None
         self.mistakes: list[dict[str, Any]] = []
         self.set_exception_handler(lambda _, context: self.mistakes.append(context))
+
+    def at_turns(self, on_turn: Callable[[], None] | None) -> None:
+        """Call `on_turn` between any two turns of the loop, or nobody any more."""
+        self._jumping.on_turn = on_turn
 
     def time(self) -> float:
         """Return the virtual time in seconds."""
