@@ -87,7 +87,8 @@ class Judge:
 
     def _judge_tokens(self, client: Client, asked: Asked, response: Response) -> None:
         tag = asked.tag
-        if asked.wanted is Wanted.STREAM:
+        # A backend whose list is not known yet may be asked for any model.
+        if asked.wanted is not Wanted.WHOLE:
             body = response.body
             if client.left_at_s and not response.is_whole:
                 body = (
@@ -234,7 +235,7 @@ class Judge:
                     continue
                 record = self.records[asked.tag][1]
                 # What a client does not read it cannot show.
-                is_reading = client.habit.stops_reading_after < 0
+                is_reading = client.habit.stops_reading_after < 0 and not client.left_at_s
                 is_empty = is_reading and record.failure is not None and not TOKEN.search(response.body.decode())
                 has_failed = response.status >= 500 or is_empty
                 breaks = sum(1 for one in record.attempts if one.failure in BREAKING)
