@@ -9,7 +9,7 @@ import msgspec
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice, NoChoice, pick
 from understudy.core.retry import RetryBudget
-from understudy.core.snapshot import Condition, RoutingSnapshot
+from understudy.core.snapshot import Condition, Duty, RoutingSnapshot
 from understudy.core.tally import Tally
 from understudy.errors import MEANING, Again, Failure, FailureKind
 
@@ -23,6 +23,7 @@ BROKEN_MAX = 2
 # What a client is told to wait where waiting helps and no backend named a time.
 RETRY_AFTER_S = 1.0
 
+_SERVING = frozenset({Condition.UP, Condition.WARMING})
 UNREACHED = frozenset(
     {
         FailureKind.REFUSED,
@@ -121,7 +122,9 @@ class Exchange:
         if again is Again.SAME_BACKEND and not self._is_committed and self._choice is not None:
             # The attempt never reached an engine, so it is taken back and repeated (RFC 9110, 9.2.2).
             self.attempts -= 1
-            return self._attempt(self._choice, is_fresh=True)
+            if _is_still_in_service(self._choice, snapshot):
+                return self._attempt(self._choice, is_fresh=True)
+            return self._next(snapshot, tally, now_s)
         self.failures.append(failure)
         if self._is_final(failure, again, snapshot.plan.failover.tries):
             return self._abort(failure.kind)
@@ -229,5 +232,11 @@ class Exchange:
         return Abort(kind, status, RETRY_AFTER_S if status == 503 else 0.0, is_passed_on=kind in PASSED_ON and last.kind is kind)
 
 
+def _is_still_in_service(choice: Choice, snapshot: RoutingSnapshot) -> bool:
+    """Whether the operator and the probes have left the backend where it was when it was chosen."""
+    state = next((target.state for target in snapshot.targets if target.backend == choice.target.backend), None)
+    return state is not None and state.duty is Duty.READY and (choice.is_last_resort or state.condition in _SERVING)
+
+
 def _has_one_up(snapshot: RoutingSnapshot) -> bool:
-    return any(target.state.condition in (Condition.UP, Condition.WARMING) for target in snapshot.targets)
+    return any(target.state.condition in _SERVING for target in snapshot.targets)

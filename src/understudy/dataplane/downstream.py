@@ -87,6 +87,7 @@ class DownstreamConnection(asyncio.Protocol):
         "_taker",
         "_unsent_bytes",
         "deadline_at_s",
+        "is_full",
         "is_half_closed",
         "peer",
         "running",
@@ -100,6 +101,7 @@ class DownstreamConnection(asyncio.Protocol):
         self.peer = b""
         self.running: Running | None = None
         self.is_half_closed = False
+        self.is_full = False
         self.deadline_at_s = 0.0
         self._pending = b""
         self._is_paused = False
@@ -166,11 +168,13 @@ class DownstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not keep up."""
+        self.is_full = True
         if self.running is not None:
             self.running.on_downstream_full()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
+        self.is_full = False
         if self.running is not None:
             self.running.on_downstream_ready()
 

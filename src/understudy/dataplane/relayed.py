@@ -33,7 +33,6 @@ class RelayedExchange:
     wake_at_s = 0.0
     _check_at_s = 0.0
     _is_committed = False
-    _is_full = False
     _waiting_since_s = 0.0
     _blamed_later: tuple[str, ...] = ()
     # (status, content type, body) of the last backend whose error may be passed on.
@@ -127,6 +126,8 @@ class RelayedExchange:
         self._connection = connection
         self._answer = Answer(self, choice, self._sent_at_s)
         connection.send(self._answer, request, is_head=self.is_head)
+        if self._downstream.is_full:
+            connection.pause()
 
     def _wait(self, command: Wait) -> None:
         relay = self._relay
@@ -277,7 +278,6 @@ class RelayedExchange:
 
     def on_downstream_full(self) -> None:
         """The client does not keep up: read no more from the backend."""
-        self._is_full = True
         self._check_at_s = 0.0
         self._downstream.has_progress()
         self._note_progress()
@@ -286,7 +286,6 @@ class RelayedExchange:
 
     def on_downstream_ready(self) -> None:
         """The client has caught up."""
-        self._is_full = False
         self._note_progress()
         if self._connection is not None:
             self._connection.resume()
@@ -308,7 +307,7 @@ class RelayedExchange:
         relay, choice, answer = self._relay, self._choice, self._answer
         if self._downstream.is_half_closed and self._downstream.has_left():
             self._give_up(FailureKind.CLIENT_GONE)
-        elif self._is_full:
+        elif self._downstream.is_full and self._answer is not None:
             self._check_client(now_s)
         elif choice is None:
             if is_over(self._started_at_s, relay.timeouts, now_s):

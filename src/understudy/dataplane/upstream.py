@@ -62,6 +62,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_interims",
         "_is_answer_to_head",
         "_is_complete",
+        "_is_paused",
         "_is_until_close",
         "_parser",
         "backend",
@@ -79,6 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_reused = False
         self.is_reusable = True
         self.idle_since_s = 0.0
+        self._is_paused = False
         self.on_body: Callable[[bytes], None] = _drop
         # For the current answer; set by send(), cleared by release().
         self._bound: Bound | None = None
@@ -115,6 +117,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = None
         self.on_body = _drop
         self.is_reused = True
+        # A slow client's pause must not outlast its exchange.
+        self.resume()
         return (
             self.is_reusable
             and not self._is_until_close
@@ -136,12 +140,14 @@ class UpstreamConnection(asyncio.Protocol):
     def pause(self) -> None:
         """Stop reading: the client does not keep up."""
         if self.transport is not None and not self.transport.is_closing():
+            self._is_paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self.transport is not None and not self.transport.is_closing():
+        if self._is_paused and self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
+        self._is_paused = False
 
     # --- from the event loop
 

@@ -17,7 +17,7 @@ class WriterLimits:
     """Bounds of the buffer: written after `flush_s`, or at once when `flush_bytes` are pending."""
 
     pending_bytes_max: int = 1024 * 1024
-    flush_bytes: int = 256 * 1024
+    flush_bytes: int = 64 * 1024
     flush_s: float = 0.1
 
 
@@ -38,8 +38,9 @@ class LineWriter:
         self._is_urgent = threading.Event()
         self._thread: threading.Thread | None = None
         self._is_closing = False
-        # Guarded by the lock: lines in order, their bytes together with those being written, drops not yet told.
-        self._lines: list[bytes] = []
+        # Guarded by the lock: lines in order and how many, their bytes together with those being written, drops not yet told.
+        self._lines = bytearray()
+        self._lines_count = 0
         self._pending_bytes = 0
         self._dropped_untold = 0
         # Of the writing thread alone: a failed write may have left half a line behind.
@@ -48,15 +49,17 @@ class LineWriter:
     def write(self, line: bytes) -> None:
         """Take one whole line with its newline, from any thread; costs about a microsecond and never waits for the stream."""
         with self._lock:
-            if self._is_closing or self._pending_bytes + len(line) > self._limits.pending_bytes_max:
+            pending_bytes = self._pending_bytes + len(line)
+            if self._is_closing or pending_bytes > self._limits.pending_bytes_max:
                 self._count_dropped(1)
                 return
-            self._lines.append(line)
-            was_bytes = self._pending_bytes
-            self._pending_bytes = now_bytes = was_bytes + len(line)
-            is_first = len(self._lines) == 1
+            # One growing buffer instead of many kept lines: the memory of a line is used again while it is still in the cache.
+            self._lines += line
+            self._lines_count += 1
+            is_first = self._lines_count == 1
             # Said once, when the mark is crossed: every further word would cost a wake-up while the thread waits for its turn.
-            is_full = was_bytes < self._limits.flush_bytes <= now_bytes
+            is_full = self._pending_bytes < self._limits.flush_bytes <= pending_bytes
+            self._pending_bytes = pending_bytes
         if is_first:
             if self._thread is None:
                 self._start()
@@ -91,29 +94,32 @@ class LineWriter:
             self._has_lines.wait()
             self._is_urgent.wait(self._limits.flush_s)
             with self._lock:
-                lines, self._lines = self._lines, []
+                lines, self._lines = self._lines, bytearray()
+                count, self._lines_count = self._lines_count, 0
                 dropped, self._dropped_untold = self._dropped_untold, 0
                 self._is_urgent.clear()
                 self._has_lines.clear()
                 is_last = self._is_closing
-            self._write_batch(lines, dropped)
+            self._write_batch(lines, count, dropped)
             if is_last:
                 return
 
-    def _write_batch(self, lines: list[bytes], dropped: int) -> None:
-        """Write `lines` and, when lines were dropped before, the one that says so; a failure drops the batch."""
-        written = [*lines, self._tell_dropped(dropped)] if dropped else lines
-        is_written = not written or self._write_all(b"".join(written))
+    def _write_batch(self, lines: bytearray, count: int, dropped: int) -> None:
+        """Write `count` lines and, when lines were dropped before, the one that says so; a failure drops the batch."""
+        taken_bytes = len(lines)
+        if dropped:
+            lines += self._tell_dropped(dropped)
+        is_written = not lines or self._write_all(lines)
         with self._lock:
-            self._pending_bytes -= sum(map(len, lines))
+            self._pending_bytes -= taken_bytes
             if not is_written:
-                self._count_dropped(len(lines))
+                self._count_dropped(count)
                 self._dropped_untold += dropped
             elif self._dropped_untold:
                 # Dropped while this batch was stuck: said now, not only when the next line comes.
                 self._has_lines.set()
 
-    def _write_all(self, data: bytes) -> bool:
+    def _write_all(self, data: bytearray) -> bool:
         """Write everything, or return False: the stream is closed, its disk is full, its reader is gone."""
         if self._fd is None:
             return False
