@@ -24,6 +24,7 @@ STATUS: dict[str, Any] = {
     "stopping": False,
     "listen": ["127.0.0.1:8080"],
     "file": "/etc/understudy/understudy.yaml",
+    "balance": "ordered",
     "running": 3,
     "waiting": 1,
     "connections": 12,

@@ -16,6 +16,7 @@ from support.daemon import backend, settings
 from support.scripted import ScriptedEngine
 from support.stage import chat, request
 from support.steps import Gate, answer, hold, send
+from understudy.admin.openapi import document
 from understudy.config.load import NO_OVERRIDES, load_text
 from understudy.core.snapshot import Condition, Duty
 from understudy.daemon import Daemon, run
@@ -119,6 +120,9 @@ async def test_request_is_answered_logged_counted_and_told(engine: ScriptedEngin
         assert (status["ready"], status["running"], status["waiting"], status["stopping"]) == (True, 0, 0, False)
         assert status["listen"] == [f"127.0.0.1:{running.port}"]
         assert [one["name"] for one in status["backends"]] == ["gpu0"]
+        described = document()["components"]["schemas"]["Status"]["properties"]
+        assert set(status) == set(described)
+        assert set(status["backends"][0]) == set(described["backends"]["items"]["properties"])
         running.daemon.unsubscribe(subscription)
 
 

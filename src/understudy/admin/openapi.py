@@ -6,7 +6,7 @@ Read by admin.api only. Data, written by hand: a test holds it and the routes in
 from typing import Any
 
 from understudy import __version__
-from understudy.core.snapshot import Condition, Duty, EngineKind, Role
+from understudy.core.snapshot import Balance, Condition, Duty, EngineKind, Role
 
 
 def document() -> dict[str, Any]:
@@ -125,6 +125,7 @@ def _schemas() -> dict[str, Any]:
         "stopping": flag,
         "listen": texts,
         "file": {"anyOf": [{"type": "null"}, text]},
+        "balance": {"enum": [each.value for each in Balance]},
         "running": whole,
         "waiting": whole,
         "connections": whole,
