@@ -2,7 +2,7 @@
 
 Read by config.load (which turns its complaints into mistakes with places), config.compile, `understudy check` and
 `understudy schema`; tests/tidy keeps config.example.yaml and docs/configuration.md in step with it. Checks one value at a
-time; what concerns several keys at once is in config.load.
+time; what concerns several keys at once is in config.validation.
 """
 
 import re
@@ -151,7 +151,7 @@ class Section(BaseModel):
 
 
 class AdminSettings(Section):
-    """The admin port: live page, status, metrics, reload, duties."""
+    """The admin port: status, metrics, reload, duties."""
 
     listen: Listen = Field(
         default=ListenAddress("127.0.0.1", 9901), description="Where the admin port listens: HOST:PORT, [::]:PORT or unix:/path."
@@ -249,7 +249,9 @@ class LogSettings(Section):
 class LimitSettings(Section):
     """Bounds on everything that a client can make grow. The defaults suit nearly everyone."""
 
-    head_max: Size = Field(default=_LIMITS.head_bytes_max, description="Largest head of a request or an answer.")
+    head_max: Size = Field(
+        default=_LIMITS.head_bytes_max, description="Largest head of a request; a backend's answer may have one of 64 KiB."
+    )
     fields_max: WholeFromOne = Field(default=_LIMITS.fields_max, description="Most header fields in one head.")
     target_max: Size = Field(default=_LIMITS.target_bytes_max, description="Longest request target (path and query).")
     head_timeout: PositiveDuration = Field(

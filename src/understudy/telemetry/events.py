@@ -63,7 +63,7 @@ EVENTS = MappingProxyType(
         Event.BACKEND_REGAINED_NAME: Level.INFO,
         Event.POOL_BECAME_EMPTY: Level.ERROR,
         Event.POOL_RECOVERED: Level.INFO,
-        # The level of a healthy exchange; the line itself tells warning and error (logs.exchange_level).
+        # The level of a healthy exchange; the line itself tells warning and error (exchange_line.level_of).
         Event.EXCHANGE_FINISHED: Level.INFO,
         Event.EXCHANGE_FAILED_INTERNALLY: Level.ERROR,
         Event.CONNECTION_LIMIT_REACHED: Level.WARNING,
