@@ -8,20 +8,20 @@ import argparse
 import asyncio
 import os
 import sys
-import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from understudy.config.compile import compile_plan
 from understudy.config.load import DEFAULT_URL, find_file, from_urls, load_file
 from understudy.config.quantities import write_duration, write_share, write_size
 from understudy.config.schema import Settings
 from understudy.core.health import Seen
-from understudy.core.snapshot import Backend, Balance, EngineKind, HealthRules, Published, Role, RoutingPlan
+from understudy.core.snapshot import Backend, Balance, EngineKind, HealthRules, Role, RoutingPlan
 from understudy.engines.contract import Finding
 from understudy.errors import ConfigError
 
-Probe = Callable[[Backend], Awaitable[Finding]]
+Probe = Callable[[Backend], Coroutine[Any, Any, Finding]]
 
 _BALANCE_MEANS = {
     Balance.ORDERED: "the first that is usable, in this order",
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     _print([source, "", *meaning(settings)])
     if args.probe:
         plan = compile_plan(settings)
-        findings = asyncio.run(probe_all(plan, prober(plan)))
+        findings = asyncio.run(probe_all(plan, daemons_probe()))
         _print(["", "What the backends said", *found_lines(plan, findings)])
     return 0
 
@@ -138,26 +138,23 @@ def _health_lines(plan: RoutingPlan) -> Iterator[str]:
         )
 
 
-def prober(plan: RoutingPlan) -> Probe:
-    """Return the daemon's own probe, for one use."""
-    from understudy.controlplane.prober import Prober
-    from understudy.controlplane.publisher import Publisher, first_snapshot
+def daemons_probe() -> Probe:
+    """Return the probe that the daemon makes, knowing nothing of what was found before."""
+    from understudy.controlplane.fetcher import Fetcher
 
-    published = Published(first_snapshot(plan))
-    publisher = Publisher(published, time.monotonic, lambda _snapshot: None, lambda _name, _fields: None)
-    # Nothing here runs the prober, so nothing rolls its dice.
-    return Prober(published, publisher, time.monotonic, lambda: 0.5).probe_once
+    fetcher = Fetcher()
+
+    async def probe(backend: Backend) -> Finding:
+        return await fetcher.fetch_finding(backend, backend.engine)
+
+    return probe
 
 
 async def probe_all(plan: RoutingPlan, probe: Probe) -> list[Finding]:
     """Probe all backends at once; findings in the plan's order. Each probe keeps to its backend's health.timeout."""
     async with asyncio.TaskGroup() as tasks:
-        probes = [tasks.create_task(_finding(probe, backend), name=f"check.{backend.name}") for backend in plan.backends]
+        probes = [tasks.create_task(probe(backend), name=f"check.{backend.name}") for backend in plan.backends]
     return [task.result() for task in probes]
-
-
-async def _finding(probe: Probe, backend: Backend) -> Finding:
-    return await probe(backend)
 
 
 def found_lines(plan: RoutingPlan, findings: Iterable[Finding]) -> Iterator[str]:

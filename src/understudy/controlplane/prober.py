@@ -90,10 +90,6 @@ class Prober:
         if watch is not None:
             watch.soon.set()
 
-    async def probe_once(self, backend: Backend) -> Finding:
-        """Probe a backend without regard to what was found before, and without telling the audience."""
-        return await self._fetcher.fetch_finding(backend, backend.engine)
-
     def _follow_plan(self, tasks: asyncio.TaskGroup) -> None:
         wanted = {target.backend.name: target.backend for target in self._published.current.targets}
         for name, watch in list(self._watches.items()):

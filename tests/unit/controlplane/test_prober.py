@@ -193,14 +193,6 @@ async def test_what_was_seen_while_the_daemon_itself_was_stopped_does_not_count(
         assert stage.state().condition is Condition.UNKNOWN
 
 
-async def test_one_probe_can_be_had_without_a_plan() -> None:
-    async with AskedServer(dict(LIST)) as server:
-        stage = Stage()
-        finding = await stage.prober.probe_once(backend(server))
-    assert finding.models is not None
-    assert finding.models[0].name == "m"
-
-
 async def test_ending_leaves_no_task() -> None:
     before = asyncio.all_tasks()
     async with AskedServer(dict(LIST)) as server:
