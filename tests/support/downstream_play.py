@@ -71,7 +71,7 @@ class Host:
         """Note that the connection is gone."""
         self.forgotten += 1
 
-    def refuse(self, connection: DownstreamConnection, refusal: Refusal, head: RequestHead | None) -> bytes:
+    def refuse(self, refusal: Refusal, head: RequestHead | None) -> bytes:
         """Note the refusal and word it."""
         self.refused.append((refusal.status, head.path if head is not None else None))
         return b"%d" % refusal.status

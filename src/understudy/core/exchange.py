@@ -75,34 +75,20 @@ class Exchange:
     Once `on_commit` was called every failure is an Abort: the client has received a part.
     """
 
-    __slots__ = (
-        "_broken",
-        "_budget",
-        "_choice",
-        "_hold_until_s",
-        "_is_committed",
-        "_is_last_chance",
-        "_last_resort_is_spent",
-        "_owes_budget",
-        "_tried",
-        "ask",
-        "attempts",
-        "failures",
-    )
+    attempts = 0
+    _choice: Choice | None = None
+    _hold_until_s = 0.0
+    _broken = 0
+    _is_committed = False
+    _is_last_chance = False
+    _last_resort_is_spent = False
+    _owes_budget = False
 
     def __init__(self, ask: Ask, budget: RetryBudget) -> None:
         self.ask = ask
-        self.attempts = 0
         self.failures: list[Failure] = []
         self._budget = budget
-        self._choice: Choice | None = None
         self._tried: dict[str, float] = {}  # backend -> when it failed (loop time)
-        self._hold_until_s = 0.0
-        self._broken = 0
-        self._is_committed = False
-        self._is_last_chance = False
-        self._last_resort_is_spent = False
-        self._owes_budget = False
 
     def begin(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         """Return the first command; counts the exchange in the retry budget."""

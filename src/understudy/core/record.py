@@ -1,7 +1,7 @@
 """What happened: the facts of one finished attempt and of one finished exchange.
 
 Written by dataplane.relay, read by controlplane.publisher (observations), telemetry (log line, metrics). Mutable while the
-exchange lasts, left alone afterwards; __slots__ classes because one is made for every request.
+exchange lasts, left alone afterwards. Defaults stand in the classes, because one is made for every request.
 """
 
 from understudy.core.ask import Ask
@@ -11,13 +11,12 @@ from understudy.errors import FailureKind
 class AttemptRecord:
     """One send of an exchange to one backend. `failure` is None when it gave the answer; durations in seconds."""
 
-    __slots__ = ("backend", "duration_s", "failure", "status")
+    status = 0
+    failure: FailureKind | None = None
+    duration_s = 0.0
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
-        self.status = 0
-        self.failure: FailureKind | None = None
-        self.duration_s = 0.0
 
 
 class ExchangeRecord:
@@ -28,22 +27,14 @@ class ExchangeRecord:
     content was sent. `waited_s` is the part spent in `hold` or in line. `method` and `path` carry no query, so no secret.
     """
 
-    __slots__ = (
-        "ask",
-        "attempts",
-        "backend",
-        "duration_s",
-        "failure",
-        "is_last_resort",
-        "method",
-        "path",
-        "received_bytes",
-        "request_id",
-        "sent_bytes",
-        "status",
-        "ttft_s",
-        "waited_s",
-    )
+    sent_bytes = 0
+    backend = ""
+    status = 0
+    failure: FailureKind | None = None
+    is_last_resort = False
+    ttft_s = 0.0
+    waited_s = 0.0
+    duration_s = 0.0
 
     def __init__(self, ask: Ask, request_id: str, method: str, path: str, received_bytes: int) -> None:
         self.ask = ask
@@ -51,12 +42,4 @@ class ExchangeRecord:
         self.method = method
         self.path = path
         self.received_bytes = received_bytes
-        self.sent_bytes = 0
         self.attempts: list[AttemptRecord] = []
-        self.backend = ""
-        self.status = 0
-        self.failure: FailureKind | None = None
-        self.is_last_resort = False
-        self.ttft_s = 0.0
-        self.waited_s = 0.0
-        self.duration_s = 0.0

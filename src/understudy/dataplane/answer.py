@@ -52,42 +52,24 @@ class Answer:
     (None: it is no stream of events).
     """
 
-    __slots__ = (
-        "_bytes",
-        "_delimiter",
-        "_exchange",
-        "_head",
-        "_held",
-        "_is_chunked",
-        "_mode",
-        "_mode_at_end",
-        "_partial",
-        "_reader",
-        "_tail",
-        "_tail_bytes_max",
-        "choice",
-        "is_begun",
-        "kind",
-        "progress_at_s",
-    )
+    is_begun = False
+    kind: StreamKind | None = None
+    _mode = AWAITING_HEAD
+    _mode_at_end = OVER
+    _head: ResponseHead | None = None
+    _bytes = 0
+    _reader: object = None
+    _delimiter = b""
+    _is_chunked = False
+    _partial = b""
+    _tail = _NO_TAIL
+    _tail_bytes_max = TAIL_PIECE_BYTES_MAX
 
     def __init__(self, exchange: "RelayedExchange", choice: Choice, now_s: float) -> None:
         self.choice = choice
         self.progress_at_s = now_s
-        self.is_begun = False
         self._exchange = exchange
-        self._mode = AWAITING_HEAD
-        self._mode_at_end = OVER
-        self._head: ResponseHead | None = None
         self._held: list[bytes] = []
-        self._bytes = 0
-        self.kind: StreamKind | None = None
-        self._reader: object = None
-        self._delimiter = b""
-        self._is_chunked = False
-        self._partial = b""
-        self._tail: deque[bytes] = _NO_TAIL
-        self._tail_bytes_max = TAIL_PIECE_BYTES_MAX
 
     # --- from the connection
 

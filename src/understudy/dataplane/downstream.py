@@ -62,7 +62,7 @@ class Taker(Protocol):
     def forget(self, connection: "DownstreamConnection") -> None:
         """The connection is closed."""
 
-    def refuse(self, connection: "DownstreamConnection", refusal: Refusal, head: RequestHead | None) -> bytes:
+    def refuse(self, refusal: Refusal, head: RequestHead | None) -> bytes:
         """Write the answer to a request that cannot be accepted."""
 
     def now_s(self) -> float:
@@ -336,7 +336,7 @@ class DownstreamConnection(asyncio.Protocol):
         if self.transport is None:
             return
         head, self._head, self._body, self._pending = self._head, None, None, b""
-        self.transport.write(self._taker.refuse(self, refusal, head))
+        self.transport.write(self._taker.refuse(refusal, head))
         if self.transport.can_write_eof() and not self.is_half_closed:
             self.transport.write_eof()
             self._is_lingering = True

@@ -108,10 +108,9 @@ class RequestHead:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one field from httptools, which has checked its characters but leaves white space at the value's end."""
         lower = name.lower()
-        value = value.rstrip(b" \t")
         take = self._TAKERS.get(lower)
         if take is not None:
-            take(self, value)
+            take(self, value.rstrip(b" \t"))
         if lower not in REQUEST_FIELDS_DROPPED:
             self.fields.append((lower, b"%b: %b\r\n" % (name, value)))
 
@@ -323,10 +322,9 @@ class ResponseHead:
     def add(self, name: bytes, value: bytes) -> None:
         """Take one field from httptools."""
         lower = name.lower()
-        value = value.rstrip(b" \t")
         take = self._TAKERS.get(lower)
         if take is not None:
-            take(self, value)
+            take(self, value.rstrip(b" \t"))
         if lower not in RESPONSE_FIELDS_DROPPED:
             self.lines.append(b"%b: %b\r\n" % (name, value))
 

@@ -13,7 +13,6 @@ import msgspec
 from understudy import dialects
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice, client_models, has_alternative
-from understudy.core.exchange import Abort
 from understudy.core.record import ExchangeRecord
 from understudy.core.retry import RetryBudget
 from understudy.core.snapshot import Condition, Duty, Published, RoutingPlan, RoutingSnapshot
@@ -24,7 +23,7 @@ from understudy.dataplane.pool import Pool
 from understudy.dataplane.relayed import RelayedExchange
 from understudy.dataplane.waiting import WaitingLine
 from understudy.dialects.contract import Dialect, Route, RouteKind
-from understudy.errors import MEANING, Blame, Failure, FailureKind, Side
+from understudy.errors import MEANING, Blame, FailureKind, Side
 
 # How often the deadlines of running exchanges are looked at, and those of idle connections.
 SWEEP_INTERVAL_S = 0.05
@@ -151,9 +150,8 @@ class Relay:
         elif self._is_full_told and len(self.connections) < self._connections_most() * FULL_SHARE_TOLD_AGAIN:
             self._is_full_told = False
 
-    def refuse(self, connection: DownstreamConnection, refusal: Refusal, head: RequestHead | None) -> bytes:
+    def refuse(self, refusal: Refusal, head: RequestHead | None) -> bytes:
         """Write the answer to a request that cannot be accepted, in its dialect where its head was read, and note it."""
-        del connection
         method, path = (head.method.decode("latin-1"), head.path.decode("latin-1")) if head is not None else ("", "")
         record = ExchangeRecord(Ask(path=path), self._request_id(head), method, path, 0)
         record.status = refusal.status
@@ -167,35 +165,40 @@ class Relay:
     def take(self, connection: DownstreamConnection, head: RequestHead, body: bytes) -> None:
         """Answer one whole request, at once or by and by."""
         route = dialects.match(head.method, head.path)
-        if route.kind is HEALTHZ:
-            response = own_response(200, b"OK\n", b"text/plain", closes=self._closes(head), is_head=head.method == b"HEAD")
-            self.respond(connection, head, response)
-            return
-        dialect = route.dialect
-        if dialect is None or (route.kind is not GENERATING and route.kind is not PLAIN):
-            ask: Ask | str = Ask(dialect=dialect.name if dialect else None, path=route.path)
-        else:
+        dialect, kind = route.dialect, route.kind
+        ask: Ask | str = ""
+        if dialect is not None and (kind is GENERATING or kind is PLAIN):
             ask = dialect.read_ask(route.path, body, head.session.decode("latin-1") if head.session else "")
         told = ask if isinstance(ask, Ask) else Ask(dialect=dialect.name if dialect else None, path=route.path)
-        if told.is_generating and route.kind is not GENERATING:
+        if told.is_generating and kind is not GENERATING:
             # The path alone does not make it so: a GET of the same path generates nothing.
             told = msgspec.structs.replace(told, is_generating=False)
         method = _METHODS.get(head.method) or head.method.decode("latin-1")
         record = ExchangeRecord(told, self._request_id(head), method, route.path, len(body))
+        if (told is ask or kind is PLAIN or (kind is MANAGEMENT and self._allows_management)) and not self.is_stopping:
+            self._relay(connection, RelayedExchange(self, connection, head, body, dialect=dialect, record=record))
+        else:
+            self._answer(connection, head, record, route, ask)
+
+    def _answer(
+        self, connection: DownstreamConnection, head: RequestHead, record: ExchangeRecord, route: Route, ask: Ask | str
+    ) -> None:
+        """Answer what needs no backend, or may not have one."""
+        if route.kind is HEALTHZ:
+            response = own_response(200, b"OK\n", b"text/plain", closes=self._closes(head), is_head=head.method == b"HEAD")
+            self.respond(connection, head, response)
+            return
         if self.is_stopping:
-            response = self._error_of(head, record, dialect, FailureKind.STOPPING)
-        elif route.kind is MANAGEMENT and not self._allows_management:
+            response = self._error_of(head, record, route.dialect, FailureKind.STOPPING)
+        elif route.kind is MANAGEMENT:
             record.status = 403
             message = f"{route.path[:200]} manages models or the engine; access.allow_admin_paths is off"
-            response = self.error(head, record, dialect, "path_not_allowed", message)
-        elif isinstance(ask, str) and route.kind is GENERATING:
-            record.status = 400
-            response = self.error(head, record, dialect, "invalid_request", ask)
+            response = self.error(head, record, route.dialect, "path_not_allowed", message)
         elif route.kind is LISTING:
             response = self._listing(head, record, route)
         else:
-            self._relay(connection, RelayedExchange(self, connection, head, body, dialect=dialect, record=record))
-            return
+            record.status = 400
+            response = self.error(head, record, route.dialect, "invalid_request", str(ask))
         self._listener.finished(record)
         self.respond(connection, head, response)
 
@@ -246,15 +249,6 @@ class Relay:
 
     def _closes(self, head: RequestHead) -> bool:
         return not head.keeps_alive or head.is_http10 or self.is_stopping
-
-    def words(self, ask: Ask, command: Abort, failures: list[Failure]) -> str:
-        """Say why an exchange failed, naming every attempt."""
-        if command.kind is FailureKind.MODEL_UNKNOWN:
-            return f"model '{ask.model[:200]}' not found: no backend has it"
-        tried = "; ".join(f"{f.backend} {f.meaning.words}{f' ({f.status})' if f.status else ''}" for f in failures[-8:])
-        if not tried or command.kind in (FailureKind.NONE_USABLE, FailureKind.TOTAL_TIMEOUT, FailureKind.INTERNAL):
-            return MEANING[command.kind].words
-        return f"{'every attempt' if len(failures) > 1 else 'the attempt'} failed: {tried}"
 
     def _request_id(self, head: RequestHead | None) -> str:
         if head is not None and head.request_id:

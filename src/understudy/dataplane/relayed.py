@@ -12,6 +12,7 @@ from understudy.core.balancer import Choice
 from understudy.core.deadlines import Standing, is_over, overdue
 from understudy.core.exchange import Abort, Attempt, Command, Exchange, Wait
 from understudy.core.record import AttemptRecord, ExchangeRecord
+from understudy.core.wording import words_for
 from understudy.dataplane.answer import Answer
 from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import RequestHead, request_bytes, status_line
@@ -163,7 +164,7 @@ class RelayedExchange:
             record.status = command.status
             if command.retry_after_s:
                 extra += b"Retry-After: %d\r\n" % max(1, round(command.retry_after_s + 0.499))
-            message = relay.words(self.ask, command, self._exchange.failures)
+            message = words_for(command.kind, self.ask, self._exchange.failures)
             response = relay.error(self._head, record, self.dialect, command.kind.value, message, extra)
         self._close_record()
         relay.respond(self._downstream, self._head, response)

@@ -6,7 +6,7 @@ sees a prompt, a completion or a key: the record holds none.
 
 import msgspec
 
-from understudy.core.record import ExchangeRecord
+from understudy.core.record import AttemptRecord, ExchangeRecord
 from understudy.errors import MEANING, FailureKind, Side
 from understudy.telemetry.events import Level
 
@@ -65,29 +65,36 @@ def bounded(text: str, chars_max: int = TEXT_CHARS_MAX) -> str:
     return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
 
 
+def _failed(attempts: list[AttemptRecord]) -> list[str]:
+    if len(attempts) == 1 and attempts[0].failure is None:
+        return []
+    return [f"{attempt.backend}:{attempt.failure}" for attempt in attempts if attempt.failure is not None]
+
+
 def describe(record: ExchangeRecord, level: Level, timestamp: str) -> ExchangeLine:
     """Make the line of `record`; durations are cut to 0.1 ms. About 1.5 µs."""
     ask = record.ask
     attempts = record.attempts
+    request_id, method, path, model = record.request_id, record.method, record.path, ask.model
     return ExchangeLine(
         timestamp,
         level,
         "exchange.finished",
-        bounded(record.request_id),
+        request_id if len(request_id) <= TEXT_CHARS_MAX else bounded(request_id),
         ask.dialect or "",
-        bounded(record.method),
-        bounded(record.path),
-        bounded(ask.model),
+        method if len(method) <= TEXT_CHARS_MAX else bounded(method),
+        path if len(path) <= TEXT_CHARS_MAX else bounded(path),
+        model if len(model) <= TEXT_CHARS_MAX else bounded(model),
         ask.is_streaming,
         record.backend,
         len(attempts),
-        [f"{attempt.backend}:{attempt.failure}" for attempt in attempts if attempt.failure is not None],
+        _failed(attempts),
         record.is_last_resort,
         record.status,
         # int() is a quarter of the cost of round().
         int(record.ttft_s * 10_000) / 10_000,
         int(record.duration_s * 10_000) / 10_000,
-        int(record.waited_s * 10_000) / 10_000,
+        record.waited_s and int(record.waited_s * 10_000) / 10_000,
         record.received_bytes,
         record.sent_bytes,
         record.failure or "",

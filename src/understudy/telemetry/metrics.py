@@ -98,6 +98,11 @@ class Metrics:
         if record.ttft_s:
             self._count_first_content(backend, record.ttft_s)
         attempts = self._attempts
+        if failure is None and len(record.attempts) == 1:
+            # Nearly every exchange: its one attempt ended as it did.
+            one = (backend, outcome)
+            attempts[one] = attempts.get(one, 0) + 1
+            return
         before = ""
         for attempt in record.attempts:
             if before:

@@ -50,7 +50,7 @@ class Host:
     def forget(self, connection: DownstreamConnection) -> None:
         """Nothing was kept."""
 
-    def refuse(self, connection: DownstreamConnection, refusal: Refusal, head: RequestHead | None) -> bytes:
+    def refuse(self, refusal: Refusal, head: RequestHead | None) -> bytes:
         """Never asked in these plays."""
         raise AssertionError(refusal)
 

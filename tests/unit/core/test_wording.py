@@ -1,0 +1,41 @@
+"""What a client reads when its exchange failed."""
+
+from understudy.core.ask import Ask
+from understudy.core.wording import ATTEMPTS_MAX, MODEL_CHARACTERS_MAX, words_for
+from understudy.errors import Failure, FailureKind
+
+ASK = Ask(model="qwen")
+REFUSED = Failure(FailureKind.REFUSED, "gpu0")
+BROKEN = Failure(FailureKind.SERVER_ERROR, "gpu1", status=500)
+
+
+def test_unknown_model_is_named() -> None:
+    assert words_for(FailureKind.MODEL_UNKNOWN, ASK, ()) == "model 'qwen' not found: no backend has it"
+
+
+def test_endless_model_name_is_cut() -> None:
+    words = words_for(FailureKind.MODEL_UNKNOWN, Ask(model="q" * 5000), ())
+    assert "q" * MODEL_CHARACTERS_MAX in words
+    assert "q" * (MODEL_CHARACTERS_MAX + 1) not in words
+
+
+def test_one_attempt_is_told_with_its_backend() -> None:
+    assert words_for(FailureKind.REFUSED, ASK, [REFUSED]) == "the attempt failed: gpu0 refused the connection"
+
+
+def test_every_attempt_is_told_with_what_it_answered() -> None:
+    said = words_for(FailureKind.SERVER_ERROR, ASK, [REFUSED, BROKEN])
+    assert said == "every attempt failed: gpu0 refused the connection; gpu1 answered with a server error (500)"
+
+
+def test_only_the_last_of_many_attempts_are_told() -> None:
+    said = words_for(FailureKind.REFUSED, ASK, [REFUSED] * 30)
+    assert said.count("gpu0") == ATTEMPTS_MAX
+
+
+def test_without_attempts_the_meaning_is_told() -> None:
+    assert words_for(FailureKind.NO_ROOM, ASK, ()) == "every backend is at its in_flight_max"
+
+
+def test_what_concerns_all_backends_names_none() -> None:
+    assert words_for(FailureKind.NONE_USABLE, ASK, [REFUSED]) == "no backend is usable"
