@@ -23,8 +23,9 @@ def run(args: argparse.Namespace) -> int:
     from understudy.demo import show
     from understudy.demo.children import DemoError
 
-    # Whoever stops the demo, its engines and its daemon must go with it.
+    # Whoever stops the demo, its engines and its daemon must go with it, also where a shell had it ignore SIGINT.
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         show.run(_say, is_staying=args.stay)
     except (DemoError, OSError) as error:

@@ -125,6 +125,16 @@ def test_a_library_that_warns_is_told(stage: Stage) -> None:
     assert line["said"] == "socket.send() raised twice"
 
 
+def test_a_log_that_was_never_closed_keeps_no_later_one_from_the_libraries(stage: Stage) -> None:
+    logging.getLogger("asyncio").warning("for the newest")
+    later = stage.configured()
+    later.adopt_libraries()
+    logging.getLogger("asyncio").warning("for the later one")
+    assert [line["said"] for line in stage.lines()] == ["for the newest", "for the later one"]
+    later.close()
+    assert not [each for each in logging.getLogger().handlers if type(each).__module__ == Log.__module__]
+
+
 def test_a_library_that_formats_its_message_wrongly_is_told_all_the_same(stage: Stage) -> None:
     (handler,) = [each for each in logging.getLogger().handlers if type(each).__module__ == Log.__module__]
     handler.handle(logging.LogRecord("aiohttp", logging.ERROR, "x.py", 1, "%d of %s", ("x",), None))
