@@ -10,10 +10,8 @@ from understudy.dialects.management import is_management, normalise
 from understudy.dialects.ollama import OLLAMA
 from understudy.dialects.openai import OPENAI
 
-DIALECTS: tuple[Dialect, ...] = (OPENAI, OLLAMA, ANTHROPIC)
-
 GENERATING_PATHS: tuple[tuple[Dialect, tuple[str, ...]], ...] = tuple(
-    (d, d.generating_paths) for d in (OPENAI, OLLAMA, ANTHROPIC)
+    (dialect, dialect.generating_paths) for dialect in (OPENAI, OLLAMA, ANTHROPIC)
 )
 
 LISTING_PATHS: tuple[tuple[Dialect, tuple[str, ...]], ...] = (
