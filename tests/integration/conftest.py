@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from support.daemon import Daemon
 from support.scripted import ScriptedEngine
 
 
@@ -12,6 +13,13 @@ from support.scripted import ScriptedEngine
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where tiny models are made once per run."""
     return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture
+def engine(shared: tuple[ScriptedEngine, Daemon]) -> ScriptedEngine:
+    """Hand over the one engine of a file whose plays are `shared`, with an empty script."""
+    shared[0].fresh()
+    return shared[0]
 
 
 @pytest.fixture

@@ -33,13 +33,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ScriptedE
 
 
 @pytest.fixture
-def engine(shared: tuple[ScriptedEngine, Daemon]) -> ScriptedEngine:
-    """Hand over the engine with an empty script."""
-    shared[0].fresh()
-    return shared[0]
-
-
-@pytest.fixture
 def daemon(shared: tuple[ScriptedEngine, Daemon]) -> Daemon:
     """Hand over the daemon with nothing in flight."""
     shared[1].wait_idle()
