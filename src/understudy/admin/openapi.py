@@ -50,7 +50,11 @@ def _paths() -> dict[str, Any]:
         "/api/reload": {
             "post": _operation(
                 "Read the file again; swapped whole or refused whole",
-                {200: _json("Accepted", "Reload"), 422: _json("Refused: the old settings stay", "Reload")},
+                {
+                    200: _json("Accepted", "Reload"),
+                    422: _json("Refused: the old settings stay", "Reload"),
+                    504: _json("The file was not read in time", "Error"),
+                },
             )
         },
         "/api/openapi.json": {"get": _operation("This document", {200: _answer("The document", "application/json")})},
