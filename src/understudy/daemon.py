@@ -29,11 +29,12 @@ from understudy.config.schema import Settings
 from understudy.controlplane.prober import Prober
 from understudy.controlplane.publisher import Publisher, first_snapshot
 from understudy.core.record import ExchangeRecord
+from understudy.core.shortlist import is_usable
 from understudy.core.snapshot import Condition, Duty, Published, RoutingSnapshot
 from understudy.core.status import backends_status
 from understudy.core.tally import Tally
 from understudy.dataplane.listener import Listener, address_of, bind, raise_descriptor_limit
-from understudy.dataplane.pool import Pool
+from understudy.dataplane.pool import IDLE_MAX, Pool
 from understudy.dataplane.relay import Relay
 from understudy.dataplane.resolver import Resolver
 from understudy.errors import FailureKind
@@ -69,12 +70,13 @@ class Daemon(Operator):
         self.tally = Tally()
         self.published = Published(first_snapshot(plan, self._clock()))
         self.publisher = Publisher(self.published, self._clock, self._on_change, self.tell)
-        resolver = Resolver(self.tell)
-        self.pool = Pool(resolver)
+        self.resolver = Resolver(self.tell)
+        clients_max = raise_descriptor_limit()
+        self.pool = Pool(self.resolver, min(IDLE_MAX, clients_max // 4) if clients_max else IDLE_MAX)
         dice = Random().random  # noqa: S311  # jitter is no secret
-        self.prober = Prober(self.published, self.publisher, self._clock, dice, resolver.resolve)
+        self.prober = Prober(self.published, self.publisher, self._clock, dice, self.resolver.resolve)
         self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix=secrets.token_hex(4), clock=self._clock)
-        self.relay.connections_max = raise_descriptor_limit()
+        self.relay.connections_max = clients_max
         self.reloader = Reloader(source, env, settings, self._offer, self.tell, overrides=overrides)
         self.listener: Listener | None = None
         self.admin: AdminPort | None = None
@@ -174,6 +176,7 @@ class Daemon(Operator):
         self._settings = settings
         for name in self.publisher.set_plan(compile_plan(settings)):
             self.tally.renew(name)
+        self.resolver.retain({backend.address.host for backend in self.published.current.plan.backends})
         self.metrics_kept.retain({backend.name for backend in settings.backends})
         self.prober.on_plan_change()
 
@@ -236,7 +239,7 @@ class Daemon(Operator):
     def is_ready(self) -> tuple[bool, dict[str, Any]]:
         """Return whether requests can be answered, and why not."""
         snapshot = self.published.current
-        usable = [target.backend.name for target in snapshot.targets if _is_usable(target.state.condition, target.state.duty)]
+        usable = [target.backend.name for target in snapshot.targets if is_usable(target)]
         is_stopping = self._is_stopping.is_set()
         return bool(usable) and not is_stopping, {"usable": usable, "stopping": is_stopping, "backends": len(snapshot.targets)}
 
@@ -272,14 +275,10 @@ class Daemon(Operator):
         self.feed.unsubscribe(subscription)
 
     def _has_usable(self, snapshot: RoutingSnapshot) -> bool:
-        return any(_is_usable(target.state.condition, target.state.duty) for target in snapshot.targets)
+        return any(is_usable(target) for target in snapshot.targets)
 
     def _is_starting(self, snapshot: RoutingSnapshot) -> bool:
         return self._is_usable is None and any(target.state.condition is Condition.UNKNOWN for target in snapshot.targets)
-
-
-def _is_usable(condition: Condition, duty: Duty) -> bool:
-    return condition in (Condition.UP, Condition.WARMING) and duty is Duty.READY
 
 
 def _spare_collector() -> None:
@@ -330,6 +329,5 @@ class _Reporter:
 
     def report(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Write one event with the traceback."""
-        self._log.error(
-            "exchange.failed_internally", request_id="", message=context.get("message", ""), exc_info=context.get("exception")
-        )
+        said, error = context.get("message", ""), context.get("exception")
+        self._log.error("library.complained", library="asyncio", said=said, exc_info=error)

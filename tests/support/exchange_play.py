@@ -69,6 +69,12 @@ class Play:
         self.now_s = self.wait.until_s if at_s is None else at_s
         self.command = self.exchange.on_wake(self.snapshot, self.tally, self.now_s)
 
+    def wake_without_budget(self) -> None:
+        """Wake it when it asked for that, while others have spent whatever was free again."""
+        while self.budget.try_spend(self.wait.until_s):
+            pass
+        self.wake()
+
     def publish(self, *pool: Target) -> None:
         """Replace the snapshot; its plan's rules stay."""
         self.snapshot = replace(snapshot_of(*pool, failover=self.snapshot.plan.failover), generation=2)

@@ -6,6 +6,7 @@ from tidy.source_tree import PACKAGE, UNIT_TESTS
 DATA_ONLY = {
     "core/ask.py": "frozen fields only; dialects make them, core.balancer reads them",
     "core/record.py": "slots only; dataplane.relay fills them, telemetry reads them",
+    "dataplane/contract.py": "protocols only; dataplane.relay and dataplane.relayed are what they describe",
     "engines/contract.py": "frozen fields only; engines' probes yield and return them, controlplane.fetcher answers them",
 }
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from understudy.core.ask import Ask
 from understudy.core.preference import Counted, prefer
-from understudy.core.shortlist import Candidate, Choice, Shortlist, client_models_of, is_serving
-from understudy.core.snapshot import Balance, Duty, Model, RoutingSnapshot
+from understudy.core.shortlist import Candidate, Choice, Shortlist, client_models_of, is_usable
+from understudy.core.snapshot import Balance, Model, RoutingSnapshot
 from understudy.core.tally import BackendTally, Tally
 from understudy.errors import FailureKind
 
@@ -93,12 +93,7 @@ def client_models(snapshot: RoutingSnapshot) -> tuple[tuple[str, Model], ...]:
 
     A mapped model stands under its public name instead of the backend's. The same name may occur once per backend.
     """
-    return tuple(
-        pair
-        for target in snapshot.targets
-        if is_serving(target) and target.state.duty is Duty.READY
-        for pair in client_models_of(target)
-    )
+    return tuple(pair for target in snapshot.targets if is_usable(target) for pair in client_models_of(target))
 
 
 def _is_open(candidate: Candidate, counts: BackendTally, now_s: float) -> bool:

@@ -21,7 +21,6 @@ class Standing(msgspec.Struct, frozen=True):
     `is_refusing`: the last probe found the backend's listener closed.
     """
 
-    started_at_s: float
     sent_at_s: float
     progress_at_s: float
     is_connecting: bool
@@ -30,9 +29,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 def overdue(standing: Standing, timeouts: Timeouts, now_s: float) -> FailureKind | None:
-    """Return what has taken too long, None while everything is in time."""
-    if is_over(standing.started_at_s, timeouts, now_s):
-        return FailureKind.TOTAL_TIMEOUT
+    """Return what an attempt has taken too long for, None while it is in time; the whole exchange is `is_over`'s."""
     if standing.is_connecting:
         return FailureKind.CONNECT_TIMEOUT if now_s - standing.sent_at_s > timeouts.connect_s else None
     silent_s = now_s - standing.progress_at_s

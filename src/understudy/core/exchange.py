@@ -78,6 +78,8 @@ class Exchange:
     attempts = 0
     _choice: Choice | None = None
     _hold_until_s = 0.0
+    _budget_until_s = 0.0
+    _spent = 0
     _broken = 0
     _is_committed = False
     _is_last_chance = False
@@ -98,9 +100,13 @@ class Exchange:
             return self._attempt(choice, is_fresh=not self.ask.is_generating)
         return self._without_choice(choice, snapshot, tally, now_s)
 
-    def on_commit(self) -> None:
-        """Note that the client has received the first part of its answer."""
+    def on_commit(self) -> bool:
+        """Note that the client receives the first part of its answer; True when that put attempts back into the budget."""
         self._is_committed = True
+        spent, self._spent = self._spent, 0
+        if spent:
+            self._budget.give_back(spent)
+        return spent > 0
 
     def on_failure(self, failure: Failure, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         """Return what follows after the running attempt failed."""
@@ -142,9 +148,20 @@ class Exchange:
     def _attempt_within_budget(self, choice: Choice, snapshot: RoutingSnapshot, now_s: float) -> Command:
         if self._owes_budget:
             if not self._budget.try_spend(now_s):
-                return self._wait(self._budget.until_s(now_s), self.failures[-1].kind, snapshot, now_s)
+                return self._wait_for_budget(snapshot, now_s)
             self._owes_budget = False
+            self._spent += 1
         return self._attempt(choice, is_fresh=not self.ask.is_generating)
+
+    def _wait_for_budget(self, snapshot: RoutingSnapshot, now_s: float) -> Command:
+        """There is a backend to go on with, so the client is let wait as long as it would for a first content."""
+        kind = self.failures[-1].kind
+        if not self._budget_until_s:
+            self._budget_until_s = now_s + snapshot.plan.timeouts.first_token_s
+        if now_s >= self._budget_until_s:
+            return self._abort(kind)
+        until_s = self._budget.until_s(now_s)
+        return Wait(min(until_s, self._budget_until_s) if until_s > now_s else self._budget_until_s, kind)
 
     def _still_tried(self, snapshot: RoutingSnapshot) -> tuple[str, ...]:
         """Return the backends that had their chance; one that went down and came back since is another one."""

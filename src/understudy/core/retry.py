@@ -8,7 +8,10 @@ _SLOTS = 10
 
 
 class RetryBudget:
-    """Attempts beyond the first, as a share of the exchanges of the last `window_s` seconds, never fewer than `floor`.
+    """Attempts beyond the first that led to nothing, as a share of the exchanges of the last `window_s` seconds.
+
+    Never fewer than `floor`. What led to content is given back, so that the loss of a backend with many exchanges in flight costs
+    none of them its answer, while attempts that fail, too, stay spent.
 
     Without it a failing backend multiplies its load by the number of tries just when it can bear it least (Envoy's retry
     budget; Fastllm-proxy #19). The window slides in tenths, so every call costs the same whatever the traffic.
@@ -41,6 +44,15 @@ class RetryBudget:
         self._spent[self._head % _SLOTS] += 1
         self._spent_sum += 1
         return True
+
+    def give_back(self, attempts: int) -> None:
+        """Put back what attempts took that led to content: a failover that works is no storm, and others may follow it."""
+        for age in range(_SLOTS):
+            slot = (self._head - age) % _SLOTS
+            back = min(attempts, self._spent[slot])
+            self._spent[slot] -= back
+            self._spent_sum -= back
+            attempts -= back
 
     def until_s(self, now_s: float) -> float:
         """Return the earliest instant at which `try_spend` may say yes without new exchanges; `now_s` when it would at once."""

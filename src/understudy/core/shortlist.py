@@ -114,6 +114,11 @@ def is_serving(target: Target) -> bool:
     return target.state.condition in _SERVING
 
 
+def is_usable(target: Target) -> bool:
+    """Whether the backend can serve and the operator lets it."""
+    return target.state.condition in _SERVING and target.state.duty is Duty.READY
+
+
 def speaks(target: Target, dialect: DialectName | None) -> bool:
     """Whether the backend is known to speak `dialect`; None asks for none in particular."""
     return dialect is None or dialect in target.state.dialects

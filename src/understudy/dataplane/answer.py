@@ -62,6 +62,7 @@ class Answer:
     _delimiter = b""
     _is_chunked = False
     _partial = b""
+    _is_mid_event = False
     _tail = _NO_TAIL
     _tail_bytes_max = TAIL_PIECE_BYTES_MAX
 
@@ -158,7 +159,7 @@ class Answer:
 
     def pass_last(self, event: bytes) -> None:
         """Write one event of our own, after which nothing follows: no last chunk, so that the cut is seen either way."""
-        self._pass(event)
+        self._pass(self._delimiter + event if self._is_mid_event else event)
 
     def is_finished(self) -> bool:
         """Whether the events passed on so far are a whole answer, though its body has not ended."""
@@ -174,7 +175,7 @@ class Answer:
 
     def pass_comment(self) -> None:
         """Write a comment between two events (WHATWG HTML, 9.2.6)."""
-        if self._mode == PASSING_EVENTS and self.kind is StreamKind.SSE:
+        if self._mode == PASSING_EVENTS and self.kind is StreamKind.SSE and not self._is_mid_event:
             self._pass(b":\n\n")
 
     # --- before the commit
@@ -192,7 +193,6 @@ class Answer:
             self._held.append(data)
             self._bytes += len(data)
             if mode == HOLDING_ERROR and self._bytes > ERROR_BYTES_MAX:
-                self._mode = OVER
                 self._end_error()
             elif mode == HOLDING_BODY and self._bytes > HELD_BYTES_MAX:
                 self._mode = PASSING_BODY
@@ -228,22 +228,31 @@ class Answer:
         return held
 
     def _end_error(self) -> None:
-        """An answer that is no success: the client's own fault is passed on, the rest is a failure of the attempt."""
+        """An answer that is no success: the client's own fault is passed on, the rest is a failure of the attempt.
+
+        Called at the body's end, or when more of it has come than is held back: then the rest follows as it comes.
+        """
         head = self._head
         if head is None:
             return
+        is_whole, self._mode = self._mode == OVER, OVER
         body = b"".join(self._held)
-        kind = engines.classify(
-            self.choice.target.state.engine, status=head.status, retry_after=head.retry_after.decode("latin-1"), body=body
-        )
-        if kind is None:
+        retry_after = head.retry_after.decode("latin-1")
+        kind = engines.classify(self.choice.target.state.engine, status=head.status, retry_after=retry_after, body=body)
+        if kind is not None:
+            self._exchange.on_attempt_failed(
+                kind,
+                status=head.status,
+                retry_after_s=engines.retry_after_s(retry_after),
+                answer=(head.status, head.content_type, body),
+            )
+        elif is_whole:
             self._commit_whole()
             self._finish()
         else:
-            retry_after_s = engines.retry_after_s(head.retry_after.decode("latin-1"))
-            self._exchange.on_attempt_failed(
-                kind, status=head.status, retry_after_s=retry_after_s, answer=(head.status, head.content_type, body)
-            )
+            self._mode = PASSING_BODY
+            self._commit(has_body=True)
+            self._pass(self._take_held())
 
     # --- commit and after
 
@@ -253,6 +262,8 @@ class Answer:
         if head is None:
             return
         length = len(whole) if whole is not None else head.content_length if self.kind is None else -1
+        if head.status == 204:
+            length = -1  # RFC 9110, 8.6
         keeps_alive = exchange.keeps_alive
         framing = b""
         if length >= 0:
@@ -300,7 +311,9 @@ class Answer:
         self._partial = data[end:]
         if len(self._partial) > PARTIAL_BYTES_MAX:
             self._partial = b""
+            self._is_mid_event = True
             return data
+        self._is_mid_event = self._is_mid_event and not end
         return data[:end]
 
     def _stops_at_error(self, data: bytes) -> bool:

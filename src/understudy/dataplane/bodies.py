@@ -10,18 +10,18 @@ _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r
 
 # What framing may cost: a client that sends one-byte chunks spends five bytes of framing on each, trailers and extensions
 # come on top; more than this is somebody hiding bytes in chunk extensions.
-FRAMING_SHARE_MAX = 16
+FRAMING_SHARE_MAX = 8
 FRAMING_BYTES_MIN = 16 * 1024
 
 
 class SizedBody:
     """A body of `length` bytes (RFC 9112, 6.2)."""
 
-    __slots__ = ("_length", "_parts", "_received", "is_complete", "is_too_large", "rest")
+    __slots__ = ("_data", "_length", "_received", "is_complete", "is_too_large", "rest")
 
     def __init__(self, length: int) -> None:
         self._length = length
-        self._parts: list[bytes] = []
+        self._data = bytearray()
         self._received = 0
         self.is_complete = length == 0
         self.is_too_large = False
@@ -32,14 +32,14 @@ class SizedBody:
         missing = self._length - self._received
         if len(data) > missing:
             data, self.rest = data[:missing], data[missing:]
-        self._parts.append(data)
+        self._data += data
         self._received += len(data)
         self.is_complete = self._received == self._length
         return True
 
     def take(self) -> bytes:
         """Return the whole body."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        return bytes(self._data)
 
 
 class ChunkedBody:
@@ -48,11 +48,11 @@ class ChunkedBody:
     llhttp does not say where it stopped, so it is fed up to one line end at a time: a body can only end at a line end.
     """
 
-    __slots__ = ("_bytes_max", "_held", "_parser", "_parts", "_received", "_wire", "is_complete", "is_too_large", "rest")
+    __slots__ = ("_bytes_max", "_data", "_held", "_parser", "_received", "_wire", "is_complete", "is_too_large", "rest")
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._parts: list[bytes] = []
+        self._data = bytearray()
         self._received = 0
         self._wire = 0
         self._held = b""
@@ -67,9 +67,9 @@ class ChunkedBody:
         self._received += len(data)
         if self._received > self._bytes_max:
             self.is_too_large = True
-            self._parts.clear()
+            self._data.clear()
         elif not self.is_too_large:
-            self._parts.append(data)
+            self._data += data
 
     def on_message_complete(self) -> None:
         """Learn from httptools that the last chunk and the trailers have come."""
@@ -105,4 +105,4 @@ class ChunkedBody:
 
     def take(self) -> bytes:
         """Return the whole body without its framing."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        return bytes(self._data)

@@ -9,12 +9,14 @@ import contextlib
 import fcntl
 import socket
 import struct
+import sys
 import termios
 from array import array
-from typing import Protocol, cast
+from typing import cast
 
 from understudy.core.snapshot import Limits
 from understudy.dataplane.bodies import ChunkedBody, SizedBody
+from understudy.dataplane.contract import Running, Taker
 from understudy.dataplane.heads import Refusal, RequestHead, looks_malformed, read_request_head
 
 # Unsent bytes towards a slow client at which the backend is no longer read (faults: at most 256 KiB a stream).
@@ -28,45 +30,6 @@ LINGER_S = 2.0
 BODY_STEP_BYTES = 1024
 TCP_STATE_CLOSED = 7
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Running(Protocol):
-    """What a connection needs of the exchange that it carries."""
-
-    def on_client_gone(self) -> None:
-        """The client has left."""
-
-    def on_half_closed(self) -> None:
-        """The client has closed its sending side in the middle of its answer: write something that tells whether it left."""
-
-    def on_downstream_full(self) -> None:
-        """Stop reading the backend: the client does not keep up."""
-
-    def on_downstream_ready(self) -> None:
-        """Read on."""
-
-
-class Taker(Protocol):
-    """Who takes whole requests: the relay."""
-
-    limits: Limits
-    body_bytes_max: int
-    is_stopping: bool
-
-    def admit(self, connection: "DownstreamConnection") -> bool:
-        """Count a new connection; False when there is no room for it."""
-
-    def take(self, connection: "DownstreamConnection", head: RequestHead, body: bytes) -> None:
-        """Answer a request, at once or by and by; sets the connection's `running` while an exchange lasts."""
-
-    def forget(self, connection: "DownstreamConnection") -> None:
-        """The connection is closed."""
-
-    def refuse(self, refusal: Refusal, head: RequestHead | None) -> bytes:
-        """Write the answer to a request that cannot be accepted."""
-
-    def now_s(self) -> float:
-        """Return the loop's time."""
 
 
 class DownstreamConnection(asyncio.Protocol):
@@ -134,9 +97,8 @@ class DownstreamConnection(asyncio.Protocol):
         """Read a request, or keep the bytes of the next one until this one is answered."""
         if self.running is not None:
             self._pending += data
-            if len(self._pending) > PIPELINED_BYTES_MAX and self.transport is not None:
-                self.transport.pause_reading()
-                self._is_paused = True
+            if len(self._pending) > PIPELINED_BYTES_MAX:
+                self._pause()
         elif self._is_lingering:
             self._lingered_bytes += len(data)
             if self._lingered_bytes > LINGER_BYTES_MAX:
@@ -175,7 +137,10 @@ class DownstreamConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.is_full = False
-        if self.running is not None:
+        if self.running is None:
+            self._resume()
+            self._read_on()
+        else:
             self.running.on_downstream_ready()
 
     # --- reading
@@ -207,6 +172,10 @@ class DownstreamConnection(asyncio.Protocol):
             self._taker.take(self, head, whole)
             self._is_reading = False
             if self.running is not None or not self._pending:
+                return
+            if self.is_full:
+                # One who reads no answers gets no further ones: resume_writing goes on.
+                self._pause()
                 return
             data, self._pending, is_first = self._pending, b"", True
 
@@ -297,11 +266,22 @@ class DownstreamConnection(asyncio.Protocol):
             self.close()
             return
         self.deadline_at_s = self._taker.now_s() + self._taker.limits.idle_timeout_s
-        if self._is_paused:
-            self.transport.resume_reading()
-            self._is_paused = False
+        if self.is_full:
+            self._pause()
+            return
+        self._resume()
         if self._pending and not self._is_reading:
             asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _pause(self) -> None:
+        if self.transport is not None and not self._is_paused:
+            self.transport.pause_reading()
+            self._is_paused = True
+
+    def _resume(self) -> None:
+        if self.transport is not None and self._is_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._is_paused = False
 
     def _read_on(self) -> None:
         """Read a request that was pipelined behind the one just answered."""
@@ -369,6 +349,8 @@ class DownstreamConnection(asyncio.Protocol):
         sock = self.transport.get_extra_info("socket") if self.transport is not None else None
         if sock is None or sock.family == socket.AF_UNIX:
             return self.transport is None or self.transport.is_closing()
+        if sys.platform != "linux":
+            return False  # Told by the next write that fails.
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         return bool(info[0] == TCP_STATE_CLOSED)
 

@@ -186,6 +186,7 @@ class RequestHead:
         named = {token.strip().lower() for token in self._connection.split(b",")}
         self.keeps_alive = b"close" not in named and (not self.is_http10 or b"keep-alive" in named)
         named -= NEVER_BY_CONNECTION
+        self.has_forwarded_proto = self.has_forwarded_proto and b"x-forwarded-proto" not in named
         if named - {b"close", b"keep-alive"}:
             self.fields = [field for field in self.fields if field[0] not in named]
 

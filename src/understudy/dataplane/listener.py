@@ -7,13 +7,18 @@ import asyncio
 import contextlib
 import resource
 import socket
+import sys
 from pathlib import Path
+from typing import Any
 
-from understudy.dataplane.downstream import DownstreamConnection, Taker
+from understudy.dataplane.contract import Taker
+from understudy.dataplane.downstream import DownstreamConnection
 
 BACKLOG = 4096
-# Descriptors kept from clients: the admin port, probes, the log, and one connection to a backend for each client.
+RESUME_INTERVAL_S = 0.5
+# Descriptors kept from clients: the admin port, probes, the log.
 DESCRIPTORS_RESERVED = 32
+BACKEND_CONNECTIONS_RECKONED = 4096
 
 
 class Listener:
@@ -35,8 +40,14 @@ class Listener:
         """Accept connections."""
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
+            if self._is_stopped:
+                return
+            # Python 3.13 would remove the path of a unix socket whenever its server pauses.
+            kept: dict[str, Any] = (
+                {"cleanup_socket": False} if sock.family == socket.AF_UNIX and sys.version_info >= (3, 13) else {}
+            )
             start = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-            server = await start(lambda: DownstreamConnection(self._taker), sock=sock.dup(), backlog=BACKLOG)
+            server = await start(lambda: DownstreamConnection(self._taker), sock=sock.dup(), backlog=BACKLOG, **kept)
             if self._is_stopped:
                 server.close()
             else:
@@ -51,7 +62,18 @@ class Listener:
     def resume(self) -> None:
         """Accept again, those first who have waited longest."""
         if not self._servers and not self._is_stopped and (self._resuming is None or self._resuming.done()):
-            self._resuming = asyncio.get_running_loop().create_task(self.start(), name="listener.resume")
+            self._resuming = asyncio.get_running_loop().create_task(self._start_again(), name="listener.resume")
+
+    async def _start_again(self) -> None:
+        """Start until it works: for want of descriptors it may not, and nobody else would try again."""
+        while not self._is_stopped:
+            try:
+                await self.start()
+            except OSError:
+                self.pause()
+                await asyncio.sleep(RESUME_INTERVAL_S)
+            else:
+                return
 
     def stop(self) -> None:
         """Refuse new connections; those that are open go on."""
@@ -107,7 +129,11 @@ def address_of(sock: socket.socket) -> str:
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; return how many clients fit, a connection to a backend for each."""
+    """Raise the soft limit of open files to the hard one; return how many clients fit, 0 for no bound.
+
+    As many connections to backends as clients are reckoned with, but at most `BACKEND_CONNECTIONS_RECKONED`: beyond, most
+    clients are idle.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):
@@ -115,7 +141,8 @@ def raise_descriptor_limit() -> int:
             soft = hard
     if soft == resource.RLIM_INFINITY:
         return 0
-    return max(1, (soft - DESCRIPTORS_RESERVED) // 2)
+    free = soft - DESCRIPTORS_RESERVED
+    return max(1, free - min(free // 2, BACKEND_CONNECTIONS_RECKONED))
 
 
 def _remove_abandoned(path: str) -> None:

@@ -5,6 +5,7 @@ backend has said anything, is closed. Never chooses a backend.
 """
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ from understudy.errors import FailureKind
 # idle connections for 5 s, Go's server (Ollama) without a bound (faults.md, pool; llm-d #1564, kserve #5446).
 IDLE_S_MAX = {EngineKind.OLLAMA: 60.0}
 IDLE_S_MAX_ELSE = 4.0
-IDLE_MAX = 256
+IDLE_MAX = 512
 
 Connected = Callable[[UpstreamConnection | FailureKind], None]
 
@@ -37,8 +38,9 @@ class _Side:
 class Pool:
     """Idle upstream connections by the backend's name; a changed address or key begins anew."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, idle_max: int = IDLE_MAX) -> None:
         self._resolver = resolver
+        self._idle_max = idle_max
         self._sides: dict[str, _Side] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._tls: ssl.SSLContext | None = None
@@ -60,11 +62,14 @@ class Pool:
         """Keep a connection whose exchange is over, or close it when it cannot serve again."""
         side = self._sides.get(backend.name)
         is_current = side is not None and side.backend.address == backend.address
-        if not connection.release() or side is None or not is_current or len(side.idle) >= IDLE_MAX:
+        if not connection.release() or side is None or not is_current or self._count_idle() >= self._idle_max:
             connection.close()
             return
         connection.idle_since_s = now_s
         side.idle.append(connection)
+
+    def _count_idle(self) -> int:
+        return sum(len(side.idle) for side in self._sides.values())
 
     def _side(self, backend: Backend) -> _Side:
         side = self._sides.get(backend.name)
@@ -77,10 +82,13 @@ class Pool:
                 _close(known.idle)
         return side
 
-    def connect(self, backend: Backend, on_connected: Connected) -> asyncio.Task[None]:
-        """Open a connection and hand it, or why there is none, to `on_connected`; cancel the task to stop trying."""
+    def connect(self, backend: Backend, connect_s: float, on_connected: Connected) -> asyncio.Task[None]:
+        """Open a connection and hand it, or why there is none, to `on_connected`; cancel the task to stop trying.
+
+        `connect_s` is shared out among the addresses of a name, so that a dead one leaves time for the next.
+        """
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._connect(backend, on_connected), name=f"connect {backend.name}")
+        task = loop.create_task(self._connect(backend, connect_s, on_connected), name=f"connect {backend.name}")
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
         return task
@@ -107,9 +115,14 @@ class Pool:
         for task in self._connecting:
             task.cancel()
 
-    async def _connect(self, backend: Backend, on_connected: Connected) -> None:
+    async def _connect(self, backend: Backend, connect_s: float, on_connected: Connected) -> None:
         try:
-            connection = await self._open(backend)
+            connection = await self._open(backend, connect_s)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            self._resolver.expire(backend.address.host)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            on_connected(FailureKind.CONNECT_TIMEOUT)
         except ssl.SSLError:
             on_connected(FailureKind.TLS_FAILED)
         except ConnectionRefusedError:
@@ -117,13 +130,14 @@ class Pool:
             on_connected(FailureKind.REFUSED)
         except _UnresolvedError:
             on_connected(FailureKind.NAME_UNRESOLVED)
-        except OSError:
+        except OSError as error:
             self._resolver.expire(backend.address.host)
-            on_connected(FailureKind.UNREACHABLE)
+            # Without a descriptor left it is us, and no backend, that cannot go on.
+            on_connected(FailureKind.NO_ROOM if error.errno in (errno.EMFILE, errno.ENFILE) else FailureKind.UNREACHABLE)
         else:
             on_connected(connection)
 
-    async def _open(self, backend: Backend) -> UpstreamConnection:
+    async def _open(self, backend: Backend, connect_s: float) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         address = backend.address
         tls = self._tls_context() if address.scheme == "https" else None
@@ -136,13 +150,14 @@ class Pool:
         last: OSError | None = None
         for host in hosts:
             try:
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(backend.name),
-                    host,
-                    address.port,
-                    ssl=tls,
-                    server_hostname=address.host if tls else None,
-                )
+                async with asyncio.timeout(connect_s / len(hosts) if len(hosts) > 1 else None):
+                    _, connection = await loop.create_connection(
+                        lambda: UpstreamConnection(backend.name),
+                        host,
+                        address.port,
+                        ssl=tls,
+                        server_hostname=address.host if tls else None,
+                    )
             except ssl.SSLError:
                 raise
             except OSError as error:

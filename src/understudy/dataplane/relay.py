@@ -15,7 +15,8 @@ from understudy.core.ask import Ask
 from understudy.core.balancer import Choice, client_models, has_alternative
 from understudy.core.record import ExchangeRecord
 from understudy.core.retry import RetryBudget
-from understudy.core.snapshot import Condition, Duty, Published, RoutingPlan, RoutingSnapshot
+from understudy.core.shortlist import is_usable
+from understudy.core.snapshot import Published, RoutingPlan, RoutingSnapshot
 from understudy.core.tally import Tally
 from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import Refusal, RequestHead, own_response
@@ -90,7 +91,7 @@ class Relay:
         self.is_stopping = False
         self.connections_max = 0
         self.gate: Gate | None = None
-        self._listener = listener
+        self.listener = listener
         self._loop = asyncio.get_running_loop()
         self.now_s = clock
         self._id_prefix = id_prefix
@@ -132,7 +133,7 @@ class Relay:
                 self.gate.pause()
             if not self._is_full_told:
                 self._is_full_told = True
-                self._listener.tell("connection.limit_reached", {"connections": len(self.connections), "connections_max": most})
+                self.listener.tell("connection.limit_reached", {"connections": len(self.connections), "connections_max": most})
         if self._connections_timer is None:
             self._sweep_connections()
         return has_room
@@ -155,7 +156,7 @@ class Relay:
         method, path = (head.method.decode("latin-1"), head.path.decode("latin-1")) if head is not None else ("", "")
         record = ExchangeRecord(Ask(path=path), self._request_id(head), method, path, 0)
         record.status = refusal.status
-        self._listener.finished(record)
+        self.listener.finished(record)
         dialect = dialects.match(head.method, head.path).dialect if head is not None else None
         body = (dialect or dialects.PLAIN_ERROR).error_body(refusal.status, "invalid_request", refusal.message)
         return own_response(refusal.status, body, JSON, extra=_id_line(record), closes=True)
@@ -199,7 +200,7 @@ class Relay:
         else:
             record.status = 400
             response = self.error(head, record, route.dialect, "invalid_request", str(ask))
-        self._listener.finished(record)
+        self.listener.finished(record)
         self.respond(connection, head, response)
 
     def _relay(self, connection: DownstreamConnection, exchange: RelayedExchange) -> None:
@@ -215,7 +216,7 @@ class Relay:
     def _listing(self, head: RequestHead, record: ExchangeRecord, route: Route) -> bytes:
         """Write the merged list of the usable backends' models, made once a snapshot."""
         snapshot = self.published.current
-        if not any(_is_usable(target.state.condition, target.state.duty) for target in snapshot.targets):
+        if not any(is_usable(target) for target in snapshot.targets):
             return self._error_of(head, record, route.dialect, FailureKind.NONE_USABLE)
         body = self._listings.get(route.path)
         if body is None and route.dialect is not None:
@@ -267,8 +268,8 @@ class Relay:
         others = has_alternative(snapshot, self.tally, ask, name=name)
         if self.tally.fail(name, rules, now_s, has_alternative=others):
             for_s = self.tally.of(name).ejected_until_s - now_s
-            self._listener.tell("backend.was_ejected", {"backend": name, "reason": MEANING[kind].words, "for_s": round(for_s, 3)})
-        self._listener.observe(name, kind)
+            self.listener.tell("backend.was_ejected", {"backend": name, "reason": MEANING[kind].words, "for_s": round(for_s, 3)})
+        self.listener.observe(name, kind)
 
     def weigh(self, name: str, ask: Ask, kind: FailureKind, retry_after_s: float, now_s: float) -> None:
         """Let a failed attempt have its consequence for the backend: blame, rest, doubt, or none."""
@@ -279,36 +280,29 @@ class Relay:
         if kind in (FailureKind.BUSY, FailureKind.LOADING) and retry_after_s:
             self.tally.rest(name, now_s + retry_after_s)
         if kind in (FailureKind.MODEL_MISSING, FailureKind.LOADING):
-            self.observe(name, kind)
+            self.listener.observe(name, kind)
         if meaning.side is Side.UPSTREAM and kind is not FailureKind.STALE_REUSE:
             # Answering fast without having done the work must not make a backend look attractive.
             self.tally.doubt(name, now_s + DOUBT_S)
-
-    def observe(self, name: str, kind: FailureKind | None) -> None:
-        """Pass on what traffic has shown of a backend."""
-        self._listener.observe(name, kind)
-
-    def tell(self, event: str, fields: dict[str, object]) -> None:
-        """Pass on what an operator must know."""
-        self._listener.tell(event, fields)
-
-    def report(self, error: BaseException, request_id: str) -> None:
-        """Pass on that our own code raised."""
-        self._listener.report(error, request_id)
 
     def is_refusing(self, name: str) -> bool:
         """Whether the last probe of a backend found its listener closed."""
         return any(target.state.is_refusing for target in self.published.current.targets if target.backend.name == name)
 
     def on_room(self, choice: Choice) -> None:
-        """An exchange has left a backend: where that makes room, the first who waits may take its place."""
+        """Where an exchange's leaving makes room, let the first who waits take its place."""
         if len(self.line) and (choice.is_trial or choice.target.backend.in_flight_max):
             self.line.wake_first()
+
+    def wake_soon(self) -> None:
+        """The retry budget has room again: the first who waits may go on, once this one's content is on its way."""
+        if len(self.line):
+            self._loop.call_soon(self.line.wake_first)
 
     def on_over(self, exchange: RelayedExchange) -> None:
         """An exchange is over."""
         self.running.discard(exchange)
-        self._listener.finished(exchange.record)
+        self.listener.finished(exchange.record)
 
     def on_published(self, snapshot: RoutingSnapshot) -> None:
         """A new snapshot is current: who waits looks again."""
@@ -336,11 +330,17 @@ class Relay:
                 # We were stopped, not the backends: what they have sent meanwhile still lies in the kernel.
                 exchange.forgive(late_s)
             if exchange.is_running:
-                exchange.check(now_s)
+                self._check(exchange, now_s)
         if len(self.line):
             self.line.wake_due(now_s)
         if self.running or len(self.line):
             self.watch()
+
+    def _check(self, exchange: RelayedExchange, now_s: float) -> None:
+        try:
+            exchange.check(now_s)
+        except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not everybody's deadlines
+            exchange.on_exception(error)
 
     def _sweep_connections(self) -> None:
         """Close what is late or idle: clients' connections and pooled ones."""
@@ -383,10 +383,6 @@ class Relay:
             if timer is not None:
                 timer.cancel()
         self.pool.close_all()
-
-
-def _is_usable(condition: Condition, duty: Duty) -> bool:
-    return condition in (Condition.UP, Condition.WARMING) and duty is Duty.READY
 
 
 def _id_line(record: ExchangeRecord) -> bytes:

@@ -97,7 +97,7 @@ class RelayedExchange:
         if connection is not None:
             self._send(connection, choice)
         else:
-            self._connecting = relay.pool.connect(backend, self._on_connected)
+            self._connecting = relay.pool.connect(backend, relay.timeouts.connect_s, self._on_connected)
 
     def _on_connected(self, outcome: UpstreamConnection | FailureKind) -> None:
         self._connecting = None
@@ -207,7 +207,8 @@ class RelayedExchange:
         """The first bytes are about to reach the client."""
         record, attempt = self.record, self.record.attempts[-1]
         self._is_committed = True
-        self._exchange.on_commit()
+        if self._exchange.on_commit():
+            self._relay.wake_soon()
         self.keeps_alive = keeps_alive
         record.status = attempt.status = status
         record.backend = attempt.backend
@@ -226,8 +227,8 @@ class RelayedExchange:
             # Waiting and earlier attempts are none of this backend's time.
             ttft_s = record.ttft_s - (self._sent_at_s - self._started_at_s)
             if relay.tally.succeed(backend.name, ttft_s, now_s):
-                relay.tell("backend.returned", {"backend": backend.name})
-            relay.observe(backend.name, None)
+                relay.listener.tell("backend.returned", {"backend": backend.name})
+            relay.listener.observe(backend.name, None)
             for name in self._blamed_later:
                 relay.blame(name, self.ask, FailureKind.SERVER_ERROR, now_s)
         if connection is not None:
@@ -263,7 +264,7 @@ class RelayedExchange:
 
     def on_exception(self, error: BaseException) -> None:
         """Our own code raised: this exchange gets a 500 in its dialect, the daemon goes on."""
-        self._relay.report(error, self.record.request_id)
+        self._relay.listener.report(error, self.record.request_id)
         if self.is_running:
             self._end_as(FailureKind.INTERNAL)
 
@@ -308,14 +309,12 @@ class RelayedExchange:
         relay, choice, answer = self._relay, self._choice, self._answer
         if self._downstream.is_half_closed and self._downstream.has_left():
             self._give_up(FailureKind.CLIENT_GONE)
-        elif self._downstream.is_full and self._answer is not None:
+        elif is_over(self._started_at_s, relay.timeouts, now_s):
+            self._end_as(FailureKind.TOTAL_TIMEOUT)
+        elif self._downstream.is_full and answer is not None:
             self._check_client(now_s)
-        elif choice is None:
-            if is_over(self._started_at_s, relay.timeouts, now_s):
-                self._end_as(FailureKind.TOTAL_TIMEOUT)
-        else:
+        elif choice is not None:
             standing = Standing(
-                started_at_s=self._started_at_s,
                 sent_at_s=self._sent_at_s,
                 progress_at_s=answer.progress_at_s if answer is not None else self._sent_at_s,
                 is_connecting=self._connecting is not None,
@@ -323,9 +322,7 @@ class RelayedExchange:
                 is_refusing=relay.is_refusing(choice.target.backend.name),
             )
             kind = overdue(standing, relay.timeouts, now_s)
-            if kind is FailureKind.TOTAL_TIMEOUT:
-                self._end_as(kind)
-            elif kind is not None:
+            if kind is not None:
                 self.on_attempt_failed(kind)
             elif not standing.is_connecting and not self._downstream.is_half_closed:
                 self._check_at_s = now_s + relay.check_interval_s

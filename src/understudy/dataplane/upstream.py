@@ -65,6 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_is_paused",
         "_is_until_close",
         "_parser",
+        "_seam",
         "backend",
         "idle_since_s",
         "is_reusable",
@@ -88,6 +89,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head = ResponseHead()
         self._head_bytes = 0
         self._interims = 0
+        self._seam = b""
         self._is_answer_to_head = False
         self._is_until_close = False
         self._is_complete = False
@@ -100,6 +102,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._head = ResponseHead()
         self._head_bytes = 0
         self._interims = 0
+        self._seam = b""
         self._is_answer_to_head = is_head
         self._is_until_close = False
         self._is_complete = False
@@ -113,6 +116,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def release(self) -> bool:
         """Let go of the answer; True when the connection can carry another exchange."""
+        is_complete = self._is_complete
         self._bound = None
         self._parser = None
         self.on_body = _drop
@@ -120,7 +124,9 @@ class UpstreamConnection(asyncio.Protocol):
         # A slow client's pause must not outlast its exchange.
         self.resume()
         return (
-            self.is_reusable
+            # In the middle of an answer the rest of it would be taken for the next one's.
+            is_complete
+            and self.is_reusable
             and not self._is_until_close
             and self.transport is not None
             and not self.transport.is_closing()
@@ -167,8 +173,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()
             return
         if self._head_bytes >= 0:
-            end = data.find(b"\r\n\r\n") + 4
-            self._head_bytes += end if end >= 4 else len(data)
+            # The empty line may be split over two reads.
+            end = (self._seam + data).find(b"\r\n\r\n") + 4 - len(self._seam)
+            self._head_bytes += end if end >= 4 - len(self._seam) else len(data)
+            self._seam = data[-3:]
         try:
             parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:

@@ -85,3 +85,25 @@ def test_attempts_never_exceed_floor_or_share_of_the_window(steps: list[tuple[bo
             spent.append(now_s)
         else:
             assert until_s == 0.0 or until_s > now_s
+
+
+def test_what_led_to_content_is_given_back() -> None:
+    budget = RetryBudget(0.2)
+    assert [budget.try_spend(1.0) for _ in range(4)] == [True, True, True, False]
+    budget.give_back(2)
+    assert [budget.try_spend(2.0) for _ in range(3)] == [True, True, False]
+
+
+def test_more_is_never_given_back_than_was_spent() -> None:
+    budget = RetryBudget(0.2)
+    assert budget.try_spend(1.0)
+    budget.give_back(5)
+    assert [budget.try_spend(1.5) for _ in range(4)] == [True, True, True, False]
+
+
+def test_what_has_left_the_window_cannot_be_given_back() -> None:
+    budget = RetryBudget(0.2)
+    assert budget.try_spend(1.0)
+    assert budget.try_spend(20.0)
+    budget.give_back(2)
+    assert [budget.try_spend(20.0) for _ in range(4)] == [True, True, True, False]

@@ -12,7 +12,14 @@ from support.transports import settle
 from understudy.core.snapshot import Limits
 from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import Refusal, RequestHead
-from understudy.dataplane.listener import DESCRIPTORS_RESERVED, Listener, address_of, bind, raise_descriptor_limit
+from understudy.dataplane.listener import (
+    BACKEND_CONNECTIONS_RECKONED,
+    DESCRIPTORS_RESERVED,
+    Listener,
+    address_of,
+    bind,
+    raise_descriptor_limit,
+)
 
 
 def can_bind(host: str) -> bool:
@@ -166,11 +173,12 @@ def test_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-def test_two_descriptors_are_reckoned_for_each_client() -> None:
+def test_descriptors_are_kept_for_connections_to_backends() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     fit = raise_descriptor_limit()
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
-    assert fit == (0 if hard == resource.RLIM_INFINITY else max(1, (hard - DESCRIPTORS_RESERVED) // 2))
+    free = hard - DESCRIPTORS_RESERVED
+    assert fit == (0 if hard == resource.RLIM_INFINITY else max(1, free - min(free // 2, BACKEND_CONNECTIONS_RECKONED)))
 
 
 async def test_clients_that_come_while_it_pauses_wait_outside_and_are_let_in_afterwards() -> None:

@@ -1,5 +1,6 @@
 """Plays of idle connections: taken newest first, closed when old or odd, and why there is no new one."""
 
+import errno
 import ssl
 from dataclasses import replace
 
@@ -53,7 +54,7 @@ class Play:
     async def connect(self, backend: Backend = GPU0) -> UpstreamConnection | FailureKind:
         """Connect; what came of it."""
         outcomes: list[UpstreamConnection | FailureKind] = []
-        await self.pool.connect(backend, outcomes.append)
+        await self.pool.connect(backend, 2.0, outcomes.append)
         return outcomes[0]
 
     async def used(self, backend: Backend = GPU0, answer: bytes = ANSWER) -> UpstreamConnection:
@@ -191,7 +192,7 @@ async def test_everything_is_closed_at_the_end(play: pytest.MonkeyPatch) -> None
     connection = await stage.put()
     stage.network.silent.add(8001)
     outcomes: list[object] = []
-    task = stage.pool.connect(GPU1, outcomes.append)
+    task = stage.pool.connect(GPU1, 2.0, outcomes.append)
     await settle()
     stage.pool.close_all()
     await settle()
@@ -216,7 +217,8 @@ async def test_new_connection_knows_its_backend(play: pytest.MonkeyPatch) -> Non
     [
         (ConnectionRefusedError(), FailureKind.REFUSED),
         (OSError("no route to host"), FailureKind.UNREACHABLE),
-        (TimeoutError(), FailureKind.UNREACHABLE),
+        (TimeoutError(), FailureKind.CONNECT_TIMEOUT),
+        (OSError(errno.EMFILE, "too many open files"), FailureKind.NO_ROOM),
         (ConnectionResetError(), FailureKind.UNREACHABLE),
         (ssl.SSLError("handshake"), FailureKind.TLS_FAILED),
         (ssl.SSLCertVerificationError("self-signed"), FailureKind.TLS_FAILED),
@@ -232,7 +234,7 @@ async def test_attempt_to_connect_can_be_given_up(play: pytest.MonkeyPatch) -> N
     stage = Play(play)
     stage.network.silent.add(8000)
     outcomes: list[object] = []
-    task = stage.pool.connect(GPU0, outcomes.append)
+    task = stage.pool.connect(GPU0, 2.0, outcomes.append)
     await settle()
     task.cancel()
     await settle()
