@@ -26,7 +26,7 @@ class Fault(Enum):
     UNTIL_CLOSE = ("until_close", False)
     COMMENTS_FIRST = ("comments_first", False)
     INTERIM = ("interim", False)
-    JUNK_AFTERWARDS = ("junk_afterwards", False)
+    JUNK_AFTERWARDS = ("junk_afterwards", True)
     BUSY = ("busy", False)
     BUSY_FOR_A_WHILE = ("busy_for_a_while", False)
     LOADING = ("loading", False)

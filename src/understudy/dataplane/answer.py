@@ -112,7 +112,8 @@ class Answer:
             if not data:
                 return
         # A comment (a colon first) keeps a connection open but is no progress (engines.md, 2.1).
-        if data[0] != 58 or b"\ndata" in data:
+        # So does an empty line.
+        if (data[0] != 58 or b"\ndata" in data) and (data[0] != 10 or data.strip()):
             self.progress_at_s = self._exchange.now_s()
         if b'"error"' in data and self._stops_at_error(data):
             return
@@ -123,12 +124,18 @@ class Answer:
         """The last byte has come: what the backend sends beyond it is nobody's."""
         self._mode_at_end, self._mode = self._mode, OVER
 
-    def on_end(self) -> None:
-        """The body is complete: whether the answer is, its dialect's terminator tells."""
+    def on_end(self, *, is_followed: bool) -> None:
+        """The body is complete: whether the answer is, its dialect's terminator tells.
+
+        `is_followed`: two answers to one request. Which of them is meant nobody knows, so as long as another backend can be
+        asked neither is believed.
+        """
         mode = self._mode if self._mode != OVER else self._mode_at_end
         self._mode = self._mode_at_end = OVER
         exchange = self._exchange
-        if mode == PASSING_EVENTS:
+        if is_followed and mode in (HOLDING_EVENTS, HOLDING_BODY, HOLDING_ERROR):
+            exchange.on_attempt_failed(FailureKind.BODY_MALFORMED)
+        elif mode == PASSING_EVENTS:
             self._end_events(FailureKind.UNFINISHED)
         elif mode == PASSING_BODY:
             self._finish()

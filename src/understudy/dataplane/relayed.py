@@ -18,7 +18,7 @@ from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import RequestHead, request_bytes, status_line
 from understudy.dataplane.upstream import UpstreamConnection
 from understudy.dialects.contract import Dialect
-from understudy.errors import MEANING, Blame, Failure, FailureKind
+from understudy.errors import MEANING, Blame, Failure, FailureKind, Side
 
 if TYPE_CHECKING:
     from understudy.dataplane.relay import Relay
@@ -179,7 +179,9 @@ class RelayedExchange:
             return
         self._close_record()
         if answer is not None and self.dialect is not None and answer.kind is not None:
-            message = f"the answer broke off: {self.record.backend} {MEANING[kind].words}"
+            meaning = MEANING[kind]
+            who = f"{self.record.backend} " if meaning.side is Side.UPSTREAM else ""
+            message = f"the answer broke off: {who}{meaning.words}"
             answer.pass_last(self.dialect.error_event(self.ask.path, answer.kind, "stream_interrupted", message))
             self._downstream.close()
         else:

@@ -42,8 +42,8 @@ class Bound(Protocol):
     def on_last(self) -> None:
         """The last byte of the body has come: `on_body` may still be called and must take nothing more, then `on_end`."""
 
-    def on_end(self) -> None:
-        """The body is complete."""
+    def on_end(self, *, is_followed: bool) -> None:
+        """The body is complete; `is_followed`: more came behind it, which nobody asked for."""
 
     def on_broken(self, kind: FailureKind) -> None:
         """The answer cannot be completed."""
@@ -62,6 +62,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_interims",
         "_is_answer_to_head",
         "_is_complete",
+        "_is_followed",
         "_is_paused",
         "_is_until_close",
         "_parser",
@@ -93,6 +94,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_answer_to_head = False
         self._is_until_close = False
         self._is_complete = False
+        self._is_followed = False
 
     # --- for the answer
 
@@ -106,6 +108,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_answer_to_head = is_head
         self._is_until_close = False
         self._is_complete = False
+        self._is_followed = False
         # llhttp looks its callbacks up once, so the body goes from the parser to the answer without a stop here.
         self.on_body = _drop if is_head else bound.on_body
         self._parser = httptools.HttpResponseParser(self)
@@ -194,6 +197,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _on_malformed(self) -> None:
         if self._is_complete:
             self.is_reusable = False
+            self._is_followed = True
             self._finish()
         else:
             self._break(FailureKind.HEAD_MALFORMED if self._head_bytes >= 0 else FailureKind.BODY_MALFORMED)
@@ -253,6 +257,7 @@ class UpstreamConnection(asyncio.Protocol):
         """A second answer to one request is somebody else's, or junk (RFC 9112, 9.2)."""
         if self._head_bytes < 0:
             self.is_reusable = False
+            self._is_followed = True
 
     def on_message_complete(self) -> None:
         """The answer is complete, unless it was an interim one."""
@@ -268,7 +273,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _finish(self) -> None:
         bound, self._bound = self._bound, None
         if bound is not None:
-            bound.on_end()
+            bound.on_end(is_followed=self._is_followed)
 
     # --- endings
 

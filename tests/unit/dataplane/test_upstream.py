@@ -47,7 +47,7 @@ class Answer:
         """Take nothing more."""
         self._is_sealed = True
 
-    def on_end(self) -> None:
+    def on_end(self, *, is_followed: bool) -> None:
         """Note the end."""
         self.told.append("end")
 
