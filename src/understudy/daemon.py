@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,6 +39,7 @@ from understudy.dataplane.relay import Relay
 from understudy.dataplane.resolver import Resolver
 from understudy.errors import FailureKind
 from understudy.telemetry import logs
+from understudy.telemetry.ledger import Ledger
 from understudy.telemetry.metrics import Metrics, Moment
 
 # Before clients are let in the first probes get this long: enough for backends that are up, short for those that are not.
@@ -67,6 +68,7 @@ class Daemon(Operator):
         self._last_reload_at: float = 0.0
         self.feed = EventFeed()
         self.metrics_kept = Metrics()
+        self.ledger = Ledger(self._tell_exchanges, time.time)
         self.tally = Tally()
         self.published = Published(first_snapshot(plan, self._clock()))
         self.publisher = Publisher(self.published, self._clock, self._on_change, self.tell)
@@ -117,6 +119,7 @@ class Daemon(Operator):
             for task in background:
                 task.cancel()
         self.relay.stop()
+        self.ledger.flush()
         self.feed.end()
         await self.admin.stop()
         # Closed connections get one turn of the loop to be gone.
@@ -190,12 +193,18 @@ class Daemon(Operator):
 
     def finished(self, record: ExchangeRecord) -> None:
         """Hear from the relay that an exchange is over."""
-        self.metrics_kept.on_exchange(record)
-        self.log.exchange_line(record)
-        self.feed.tell_exchange(record)
+        self.ledger.add(record)
+
+    def _tell_exchanges(self, records: Sequence[ExchangeRecord]) -> None:
+        for record in records:
+            self.metrics_kept.on_exchange(record)
+            self.log.exchange_line(record)
+            self.feed.tell_exchange(record)
 
     def tell(self, event: str, fields: dict[str, object]) -> None:
         """Write an event to the log and to whoever listens on the admin port."""
+        # In the order in which things happened.
+        self.ledger.flush()
         if event in ("config.reloaded", "config.refused"):
             self.metrics_kept.on_reload(is_accepted=event == "config.reloaded")
             self._last_reload_at = time.time()
@@ -204,6 +213,7 @@ class Daemon(Operator):
 
     def report(self, error: BaseException, request_id: str) -> None:
         """Hear from the relay that our own code raised."""
+        self.ledger.flush()
         self.log.error("exchange.failed_internally", request_id=request_id, exc_info=error)
 
     # --- the operator's view
@@ -245,6 +255,7 @@ class Daemon(Operator):
 
     def metrics(self) -> bytes:
         """Return the metrics as Prometheus text."""
+        self.ledger.flush()
         moment = Moment(
             self.published.current,
             self.tally,

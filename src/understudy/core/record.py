@@ -25,6 +25,7 @@ class ExchangeRecord:
     `status` is what the client got (499: it left first); `failure` why the exchange failed, None when it was answered.
     `ttft_s` runs from the request's last byte to the first content sent on, waiting and all attempts included; 0.0 when no
     content was sent. `waited_s` is the part spent in `hold` or in line. `method` and `path` carry no query, so no secret.
+    `finished_unix_s` is the wall clock's time at the end, 0.0 before.
     """
 
     sent_bytes = 0
@@ -35,6 +36,7 @@ class ExchangeRecord:
     ttft_s = 0.0
     waited_s = 0.0
     duration_s = 0.0
+    finished_unix_s = 0.0
 
     def __init__(self, ask: Ask, request_id: str, method: str, path: str, received_bytes: int) -> None:
         self.ask = ask

@@ -61,15 +61,16 @@ class Pool:
     def put(self, backend: Backend, connection: UpstreamConnection, now_s: float) -> None:
         """Keep a connection whose exchange is over, or close it when it cannot serve again."""
         side = self._sides.get(backend.name)
-        is_current = side is not None and side.backend.address == backend.address
-        if not connection.release() or side is None or not is_current or self._count_idle() >= self._idle_max:
+        if (
+            not connection.release()
+            or side is None
+            or (side.backend is not backend and side.backend.address != backend.address)
+            or len(side.idle) * len(self._sides) >= self._idle_max
+        ):
             connection.close()
             return
         connection.idle_since_s = now_s
         side.idle.append(connection)
-
-    def _count_idle(self) -> int:
-        return sum(len(side.idle) for side in self._sides.values())
 
     def _side(self, backend: Backend) -> _Side:
         side = self._sides.get(backend.name)

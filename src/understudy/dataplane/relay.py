@@ -32,6 +32,8 @@ CONNECTIONS_INTERVAL_S = 1.0
 CHECK_INTERVAL_S_MAX = 0.5
 # A sweep that is later than this was kept from running: by SIGSTOP, a suspended machine, a frozen container.
 LATE_S_MAX = 1.0
+# A backend's successes are told to the publisher no more often than this: one says as much as many.
+SUCCESS_TOLD_S = 0.2
 # Connections must have fallen under this share of their limit before reaching it is told again.
 FULL_SHARE_TOLD_AGAIN = 0.8
 # How long balances prefer other backends to one that sent a request away without being to blame.
@@ -270,6 +272,14 @@ class Relay:
             for_s = self.tally.of(name).ejected_until_s - now_s
             self.listener.tell("backend.was_ejected", {"backend": name, "reason": MEANING[kind].words, "for_s": round(for_s, 3)})
         self.listener.observe(name, kind)
+
+    def credit(self, name: str, ttft_s: float, now_s: float) -> None:
+        """Count a success; `ttft_s` from sending the request to its first content."""
+        last_s = self.tally.of(name).last_success_at_s
+        if self.tally.succeed(name, ttft_s, now_s):
+            self.listener.tell("backend.returned", {"backend": name})
+        if now_s - last_s > SUCCESS_TOLD_S:
+            self.listener.observe(name, None)
 
     def weigh(self, name: str, ask: Ask, kind: FailureKind, retry_after_s: float, now_s: float) -> None:
         """Let a failed attempt have its consequence for the backend: blame, rest, doubt, or none."""

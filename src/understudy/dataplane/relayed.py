@@ -228,9 +228,7 @@ class RelayedExchange:
         if self.ask.is_generating and record.status < 300:
             # Waiting and earlier attempts are none of this backend's time.
             ttft_s = record.ttft_s - (self._sent_at_s - self._started_at_s)
-            if relay.tally.succeed(backend.name, ttft_s, now_s):
-                relay.listener.tell("backend.returned", {"backend": backend.name})
-            relay.listener.observe(backend.name, None)
+            relay.credit(backend.name, ttft_s, now_s)
             for name in self._blamed_later:
                 relay.blame(name, self.ask, FailureKind.SERVER_ERROR, now_s)
         if connection is not None:

@@ -176,9 +176,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.close()
             return
         if self._head_bytes >= 0:
-            # The empty line may be split over two reads.
-            end = (self._seam + data).find(b"\r\n\r\n") + 4 - len(self._seam)
-            self._head_bytes += end if end >= 4 - len(self._seam) else len(data)
+            end = data.find(b"\r\n\r\n")
+            if self._seam and b"\r\n\r\n" in self._seam + data[:3]:
+                end = 0  # The empty line was split over two reads.
+            self._head_bytes += end + 4 if end >= 0 else len(data)
             self._seam = data[-3:]
         try:
             parser.feed_data(data)

@@ -42,7 +42,11 @@ class UtcStamp:
         self._text = ""
 
     def __call__(self) -> str:
-        now_ms = int(self._now() * 1000)
+        return self.of(self._now())
+
+    def of(self, unix_s: float) -> str:
+        """Write an instant, in seconds since the epoch; 0.0 is now."""
+        now_ms = int((unix_s or self._now()) * 1000)
         if now_ms == self._ms:
             return self._whole
         self._ms = now_ms
@@ -139,7 +143,7 @@ class Log:
         """Write the one line of a finished exchange; about 4 µs as JSON."""
         level = level_of(record)
         if self._is_loud[level]:
-            self._writer.write(self._render(describe(record, level, self._stamp())))
+            self._writer.write(self._render(describe(record, level, self._stamp.of(record.finished_unix_s))))
 
     def adopt_libraries(self) -> None:
         """Write what libraries log at warning and above as `library.complained`, instead of Python's own lines.
