@@ -216,7 +216,10 @@ class _Answers:
         """Send events until the listener leaves, falls behind or the daemon stops."""
         subscription = self._operator.subscribe()
         if subscription is None:
-            return _error(503, "too_many_listeners", "too many listen to events already", {"Retry-After": "10"})
+            refused = _error(503, "too_many_listeners", "too many listen to events already", {"Retry-After": "10"})
+            # Whoever listens holds on; places on this port are for those who ask how the daemon is.
+            refused.force_close()
+            return refused
         transport = request.transport
         if transport is not None:
             subscription.on_drop = transport.abort

@@ -86,7 +86,10 @@ def from_urls(urls: Sequence[str], overrides: Overrides = NO_OVERRIDES) -> Setti
     try:
         return override(Settings.model_validate({"backends": backends}), overrides)
     except ValidationError as error:
-        raise ConfigError(tuple(_url_mistake(detail, urls) for detail in error.errors(include_url=False))) from error
+        details = error.errors(include_url=False)
+        # Where a URL cannot be read, pydantic also finds the list that is left too short.
+        told = [detail for detail in details if len(detail["loc"]) > 1] or details
+        raise ConfigError(tuple(_url_mistake(detail, urls) for detail in told)) from error
 
 
 def override(settings: Settings, overrides: Overrides) -> Settings:

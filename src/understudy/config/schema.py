@@ -220,7 +220,7 @@ class FailoverSettings(Section):
     tries: WholeFromZero = Field(default=_FAILOVER.tries, description="Attempts before giving up; 0: every usable backend once.")
     budget: Share = Field(
         default=_FAILOVER.budget,
-        description="Attempts beyond the first, as a share of the exchanges of the last 10 s, but at least 3.",
+        description="Attempts beyond the first without content, as a share of the exchanges of the last 10 s, but at least 3.",
     )
     hold: Duration = Field(
         default=_FAILOVER.hold_s,

@@ -3,6 +3,7 @@
 Used by demo.show only. Every child runs in a session of its own, so that Ctrl-C reaches the demo alone, which then ends them.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ T = TypeVar("T")
 
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 3.0
+PR_SET_PDEATHSIG = 1
 LOOK_AGAIN_S = 0.02
 
 
@@ -34,6 +36,12 @@ def wait_for(find: Callable[[], T | None], what: str, timeout_s: float = START_T
     return found
 
 
+def _end_with_parent() -> None:
+    """Have the child told to stop when the demo is killed in a way that it cannot answer (prctl(2), PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Child:
     """One process with its output in `log`; `arguments` are those of `python`."""
 
@@ -48,6 +56,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  # the demo has one thread
             )
 
     def wait_line(self, read: Callable[[str], T | None], what: str) -> T:

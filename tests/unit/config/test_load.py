@@ -145,3 +145,9 @@ def test_any_bytes_give_settings_or_mistakes_and_nothing_else(content: bytes) ->
 def test_any_tree_gives_settings_or_mistakes_and_nothing_else(tree: object) -> None:
     given_back = outcome(json.dumps(tree).encode())
     assert isinstance(given_back, Settings) or given_back.mistakes
+
+
+def test_url_that_cannot_be_read_is_the_only_mistake() -> None:
+    with pytest.raises(ConfigError) as refused:
+        from_urls(["notaurl"])
+    assert [mistake.found for mistake in refused.value.mistakes] == ["notaurl"]
