@@ -70,6 +70,9 @@ class Answer:
         self.choice = choice
         self.progress_at_s = now_s
         self._exchange = exchange
+        self._record = exchange.record
+        self._now_s = exchange.now_s
+        self._write = exchange.write_to_client
         self._held: list[bytes] = []
 
     # --- from the connection
@@ -114,11 +117,17 @@ class Answer:
         # A comment (a colon first) keeps a connection open but is no progress (engines.md, 2.1).
         # So does an empty line.
         if (data[0] != 58 or b"\ndata" in data) and (data[0] != 10 or data.strip()):
-            self.progress_at_s = self._exchange.now_s()
+            self.progress_at_s = self._now_s()
         if b'"error"' in data and self._stops_at_error(data):
             return
         self._tail.append(data[-self._tail_bytes_max :])
-        self._pass(data)
+        size = len(data)
+        if self._is_chunked and size <= COPY_BYTES_MAX:
+            # As `_pass` does it, without its calls: between two chunks everything else runs, so that each call is a cold one.
+            self._record.sent_bytes += size
+            self._write(b"%x\r\n%b\r\n" % (size, data))
+        else:
+            self._pass(data)
 
     def on_last(self) -> None:
         """The last byte has come: what the backend sends beyond it is nobody's."""

@@ -62,6 +62,7 @@ class RelayedExchange:
         self.is_http10 = head.is_http10
         self.keeps_alive = head.keeps_alive
         self.now_s = relay.now_s
+        self.write_to_client = downstream.write
         self._relay = relay
         self._downstream = downstream
         self._head = head
@@ -192,7 +193,7 @@ class RelayedExchange:
     def write(self, data: bytes, body_bytes: int) -> None:
         """Send bytes to the client; `body_bytes` of them are its answer's body."""
         self.record.sent_bytes += body_bytes
-        self._downstream.write(data)
+        self.write_to_client(data)
 
     def write_interim(self, status: int) -> None:
         """Pass on a 1xx response; HTTP/1.0 clients do not know them (RFC 9110, 15.2)."""
