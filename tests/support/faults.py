@@ -58,6 +58,7 @@ BEFORE_CONTENT: dict[str, Callable[[], Answer]] = {
     "huge head": lambda: answer(send(b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 200_000 + b"\r\nContent-Length: 0\r\n\r\n"), hang()),
     "endless head": lambda: answer(send(b"HTTP/1.1 200 OK\r\n"), repeat(b"X-More: " + b"a" * 4000 + b"\r\n", gap_s=0.0)),
     "endless interim answers": lambda: answer(repeat(b"HTTP/1.1 100 Continue\r\n\r\n", gap_s=0.001)),
+    "error in the body of a 200": lambda: whole(200, {"error": {"message": "core is dead", "type": "server_error", "code": 500}}),
     "unasked switch of protocols": lambda: answer(send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n"), close()),
     "length and chunked at once": lambda: answer(
         send(head_bytes(200, {"Content-Length": "4", "Transfer-Encoding": "chunked"}) + chunk(b"{}") + LAST_CHUNK), close()

@@ -148,6 +148,8 @@ class Answer:
             self._end_events(FailureKind.UNFINISHED)
         elif mode == PASSING_BODY:
             self._finish()
+        elif mode == HOLDING_BODY and self._is_error_in_disguise():
+            exchange.on_attempt_failed(FailureKind.ERROR_EVENT)
         elif mode == HOLDING_BODY:
             self._commit_whole()
             self._finish()
@@ -242,6 +244,14 @@ class Answer:
         self._held = []
         self._bytes = 0
         return held
+
+    def _is_error_in_disguise(self) -> bool:
+        """Whether a success is none: its whole body is an error in the dialect's shape."""
+        dialect, body = self._exchange.dialect, b"".join(self._held)
+        if dialect is None or b'"error"' not in body:
+            return False
+        # Line breaks in JSON stand between its tokens only, so that the body is one event on a line.
+        return dialect.has_error(self._exchange.ask.path, StreamKind.NDJSON, body.replace(b"\n", b" "))
 
     def _end_error(self) -> None:
         """An answer that is no success: the client's own fault is passed on, the rest is a failure of the attempt.
