@@ -230,6 +230,16 @@ def test_a_connection_that_the_engine_wants_closed_is_not_used_again(pair: Pair)
     assert {request.nth for request in pair.gpu0.seen.requests[1:]} == {1}
 
 
+def test_a_large_error_of_the_clients_own_is_passed_on_whole_and_mixed_up_with_nothing(pair: Pair) -> None:
+    body = b'{"error": {"message": "' + b"x" * 90_000 + b'"}}'
+    head = head_bytes(400, {"Content-Type": "application/json", "Content-Length": str(len(body))})
+    for _ in range(3):
+        pair.gpu0.then(answer(send(head + body[:70_000]), send(body[70_000:])))
+        reply = pair.ask(stream=False)
+        assert (reply.status, reply.body) == (400, body)
+        assert pair.ask(stream=False).text == "good evening from gpu0"
+
+
 def test_two_answers_to_one_request_are_both_disbelieved_and_the_connection_is_dropped(pair: Pair) -> None:
     body = b'{"choices": [{"message": {"content": "mine"}}]}'
     one = head_bytes(200, {"Content-Type": "application/json", "Content-Length": str(len(body))}) + body

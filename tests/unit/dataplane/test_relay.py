@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from support.answers import chunk, stream_head
+from support.downstream_play import Play
 from support.stage import OPENING, Stage, chat, dechunk, delta, request, stream_of
 from support.targets import CHAT_PATH, DOWN, UP, target, targets
 from support.transports import MemoryTransport, settle
@@ -323,3 +324,15 @@ async def test_time_in_which_the_daemon_did_not_run_is_nobodys_fault(monkeypatch
     assert not client.is_closing()
     await stage.pass_time(6.0)
     assert stage.record.failure is K.STALLED
+
+
+async def test_one_who_reads_no_answers_gets_no_further_ones() -> None:
+    """Pipelined requests that are answered at once must not pile their answers up."""
+    play = Play()
+    play.connection.pause_writing()
+    play.client.feed(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
+    await settle()
+    assert len(play.host.taken) == 1
+    play.connection.resume_writing()
+    await settle()
+    assert len(play.host.taken) == 50

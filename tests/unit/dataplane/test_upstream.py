@@ -380,3 +380,19 @@ async def test_pausing_a_connection_that_is_gone_does_nothing() -> None:
     connection.pause()
     connection.resume()
     assert not connection.release()
+
+
+async def test_head_whose_empty_line_is_split_is_no_large_head() -> None:
+    connection, transport, answer = sent()
+    body = b"x" * (HEAD_BYTES_MAX + 1)
+    for piece in (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r" % len(body), b"\n" + body):
+        transport.feed(piece)
+    await settle()
+    assert (answer.told, len(answer.body), connection.release()) == (["head", "end"], len(body), True)
+
+
+async def test_connection_in_the_middle_of_an_answer_is_not_used_again() -> None:
+    connection, transport, _ = sent()
+    transport.feed(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 10\r\n\r\nhalf")
+    await settle()
+    assert not connection.release()
