@@ -46,6 +46,14 @@ class Duty(StrEnum):
     MAINTENANCE = "maintenance"
 
 
+class Resume(StrEnum):
+    """Whether a broken stream is continued on another backend; EXACT asks engines for token ids and continues by them."""
+
+    ON = "true"
+    EXACT = "exact"
+    OFF = "false"
+
+
 class Balance(StrEnum):
     """How a backend is chosen among equals."""
 
@@ -87,27 +95,41 @@ class HealthRules:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Bounds of one attempt and one exchange in seconds; 0 means none (only `total_s` may be 0)."""
+    """Bounds of one attempt and one exchange in seconds; 0 means none (only `total_s` and `keepalive_s` may be 0).
+
+    `keepalive_s` is how often a client that waits on an event stream gets a comment.
+    """
 
     connect_s: float = 2.0
     first_token_s: float = 120.0
     stall_s: float = 30.0
     total_s: float = 0.0
+    keepalive_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class FailoverRules:
-    """How often and how long to try. `tries` 0: every usable backend once; `budget` is a share, 0.2 for 20 %."""
+    """How often and how long to try. `tries` 0: every usable backend once; `budget` is a share, 0.2 for 20 %.
+
+    `assemble`: an answer that is not asked for as a stream is streamed by the engine all the same and put together here.
+    `hedge`: a second attempt for a short prompt whose first content is later than usual.
+    """
 
     tries: int = 0
     budget: float = 0.2
     hold_s: float = 5.0
     body_bytes_max: int = 32 * 1024 * 1024
+    resume: Resume = Resume.ON
+    assemble: bool = True
+    hedge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on everything a client can make grow; each is a key under `limits`."""
+    """Bounds on everything a client can make grow; each is a key under `limits`.
+
+    `waiting_s_max` is how long an exchange waits for room at a backend, 0.0: as long as `failover.hold`.
+    """
 
     head_bytes_max: int = 32 * 1024
     fields_max: int = 100
@@ -118,6 +140,7 @@ class Limits:
     write_idle_s: float = 60.0
     connections_max: int = 10_000
     waiting_max: int = 1_000
+    waiting_s_max: float = 0.0
     drain_s_max: float = 60.0
 
 
@@ -138,6 +161,7 @@ class Backend:
     models: tuple[tuple[str, str], ...] = ()
     api_key: str = field(default="", repr=False)
     health: HealthRules = HealthRules()
+    timeouts: Timeouts = Timeouts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +174,8 @@ class RoutingPlan:
     failover: FailoverRules = FailoverRules()
     limits: Limits = Limits()
     allow_admin_paths: bool = False
+    # sha256 of the keys whose holders may set X-Understudy-Priority, as lower-case hex.
+    trusted_keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
