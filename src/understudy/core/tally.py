@@ -8,6 +8,8 @@ and probes are separate evidence, and only live success or time ends an ejection
 from collections import deque
 from collections.abc import Collection
 
+from understudy.core.evidence import Evidence
+from understudy.core.pace import Pace
 from understudy.core.shortlist import Shortlists
 from understudy.core.snapshot import HealthRules
 
@@ -22,20 +24,25 @@ _GOOD_MINUTE_S = 60.0
 class BackendTally:
     """The counts of one backend. Anyone may read them; only `Tally` and the balancer's turn-taking write them.
 
+    `evidence` is written by the prober and the relay, too: what speaks for the backend's being alive, newer than its condition.
+
     `ejected_until_s` is 0.0 while in service and stays set after that time until a success: half-open. `suspect_until_s` is
     how long a failure keeps balances from preferring the backend. `turn` and `warm_credit` are the balancer's: the place in
-    the round robin, and what a warming backend has saved towards its next one. `ttft_ewma_s` is None until first measured.
+    the round robin, and what a warming backend has saved towards its next one. `ttft_ewma_s` is None until first measured,
+    `pace` holds the same times by the prompt's size.
     """
 
     __slots__ = (
         "attempts_total",
         "ejected_until_s",
         "ejections",
+        "evidence",
         "failures_at_s",
         "failures_total",
         "good_since_s",
         "in_flight",
         "last_success_at_s",
+        "pace",
         "rest_until_s",
         "suspect_until_s",
         "trial_held",
@@ -63,6 +70,8 @@ class BackendTally:
         self.ttft_ewma_s: float | None = None
         self.ttft_measured_at_s = 0.0
         self.last_success_at_s = 0.0
+        self.pace = Pace()
+        self.evidence = Evidence()
         self.turn = 0
         self.warm_credit = 0.0
 
@@ -134,6 +143,10 @@ class Tally:
             one.ejections = max(0, one.ejections - minutes)
             one.good_since_s += minutes * _GOOD_MINUTE_S
         return False
+
+    def measure(self, name: str, prompt_bytes: int, first_content_s: float, *, is_loaded: bool) -> None:
+        """Keep how long a backend took to the first content of a prompt; see core.pace."""
+        self.of(name).pace.add(prompt_bytes, first_content_s, is_loaded=is_loaded)
 
     def fail(self, name: str, rules: HealthRules, now_s: float, *, has_alternative: bool) -> bool:
         """Count a failure that is the backend's own; True when this one ejected it.
