@@ -109,6 +109,10 @@ class Splitter:
             self._hold(rest)
         return split(whole, self._kind)
 
+    def rest(self) -> bytes:
+        """Return what is held of an unfinished event."""
+        return b"".join(self._held)
+
     def _hold(self, data: bytes) -> None:
         self._held.append(data)
         self._held_bytes += len(data)

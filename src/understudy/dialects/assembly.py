@@ -1,0 +1,175 @@
+"""Ask for an answer as a stream although the client wants it whole, and put it together as the engine would have.
+
+`as_streamed` tells for which requests the whole that comes out is known to equal the engine's own, member by member, and writes
+the request; `assemble` writes the answer. Called by the data plane; assembled_openai and assembled_ollama know the shapes. What
+is not known to be equal is not asked for as a stream. Only times and ids differ, as they do when an engine is asked twice.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from understudy.core.snapshot import EngineKind
+from understudy.dialects import assembled_ollama, assembled_openai
+from understudy.dialects.assembled_openai import Style
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+OLLAMA_CHAT = "/api/chat"
+OLLAMA_TEXT = "/api/generate"
+
+_TRUE = b"true"
+_USAGE = b'{"include_usage":true}'
+_NOTHING = frozenset((b"null", b"false", b"0", b"[]", b'""', b"{}"))
+
+
+def _keys(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# What no engine's answer changes its shape for, or what each of them leaves unread.
+_SAMPLING = _keys(
+    "model temperature top_p seed stop max_tokens max_completion_tokens presence_penalty frequency_penalty logit_bias user store "
+    "metadata safety_identifier prompt_cache_key"
+)
+_LLAMACPP = _SAMPLING | _keys(
+    "n_predict top_k min_p typical_p top_n_sigma xtc_probability xtc_threshold dynatemp_range dynatemp_exponent repeat_last_n "
+    "repeat_penalty dry_multiplier dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers mirostat mirostat_tau "
+    "mirostat_eta min_keep samplers ignore_eos cache_prompt n_keep id_slot grammar json_schema response_format "
+    "timings_per_token"
+)
+_LLAMACPP_CHAT = _LLAMACPP | _keys(
+    "messages tool_choice parallel_tool_calls chat_template_kwargs reasoning_effort thinking_budget_tokens"
+)
+_OLLAMA = _SAMPLING | _keys("messages reasoning reasoning_effort response_format tools tool_choice parallel_tool_calls")
+_OLLAMA_NATIVE = _keys("model format options keep_alive think truncate shift")
+
+# These may stand in a request as long as they ask for nothing.
+_UNASKED = _keys("tools functions logprobs top_logprobs n_probs echo suffix best_of return_progress verbose audio")
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """For one engine and path: the members that are known to leave stream and whole alike, and what to write into the request.
+
+    `needs` must be there and say something. `is_prefill_joined`: the whole begins with the client's own last message, which the
+    stream leaves out.
+    """
+
+    known: frozenset[str]
+    needs: str
+    writes: Mapping[str, bytes]
+    is_prefill_joined: bool = False
+
+
+# Each with its evidence. llama.cpp: asked both ways (tests/integration/test_assembly.py, b11549); timings_per_token tells whether
+# the last tokens' text was sent (assembled_openai). Ollama: server/routes.go reads the same channel of lines for both and adds up
+# text, thinking and, when tools were offered, tool calls; middleware/openai.go writes both from the same structures.
+_LLAMACPP_WRITES = {"stream": _TRUE, "stream_options": _USAGE, "timings_per_token": _TRUE}
+_OLLAMA_WRITES = {"stream": _TRUE, "stream_options": _USAGE}
+_PROOFS: Mapping[tuple[EngineKind, str], _Proof] = {
+    (EngineKind.LLAMACPP, CHAT): _Proof(_LLAMACPP_CHAT, "messages", _LLAMACPP_WRITES, is_prefill_joined=True),
+    (EngineKind.LLAMACPP, TEXT): _Proof(_LLAMACPP | {"prompt"}, "prompt", _LLAMACPP_WRITES),
+    (EngineKind.OLLAMA, CHAT): _Proof(_OLLAMA, "messages", _OLLAMA_WRITES),
+    (EngineKind.OLLAMA, TEXT): _Proof(_SAMPLING | {"prompt", "suffix"}, "prompt", _OLLAMA_WRITES),
+    (EngineKind.OLLAMA, OLLAMA_CHAT): _Proof(_OLLAMA_NATIVE | {"messages", "tools"}, "messages", {"stream": _TRUE}),
+    (EngineKind.OLLAMA, OLLAMA_TEXT): _Proof(
+        _OLLAMA_NATIVE | {"prompt", "suffix", "images", "system", "template", "raw", "context"}, "prompt", {"stream": _TRUE}
+    ),
+}
+
+_STYLES: Mapping[EngineKind, Style] = {EngineKind.LLAMACPP: assembled_openai.LLAMACPP, EngineKind.OLLAMA: assembled_openai.OLLAMA}
+
+
+class _Role(msgspec.Struct):
+    role: str = ""
+
+
+class _Roles(msgspec.Struct):
+    messages: list[_Role] = []
+
+
+_DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_DECODE_ROLES = msgspec.json.Decoder(_Roles).decode
+
+
+def as_streamed(engine: EngineKind, path: str, body: bytes) -> bytes | None:
+    """Return `body` asking for a stream whose whole is known to equal the engine's own answer to `body`; None when it is not.
+
+    Only the members that ask for the stream change or are added, every other byte stays. Raises nothing.
+    """
+    proof = _PROOFS.get((engine, path))
+    if proof is None:
+        return None
+    members = _members(body)
+    if members is None or not _is_proven(proof, members) or (proof.is_prefill_joined and _ends_with_assistant(body)):
+        return None
+    if engine is EngineKind.OLLAMA and _is_elsewhere(members.get("model", b"")):
+        return None
+    for key, value in proof.writes.items():
+        changed = _with_member(body, members, key, value)
+        if changed is None:
+            return None
+        body = changed
+    return body
+
+
+def assemble(engine: EngineKind, path: str, body: bytes, data: bytes) -> tuple[bytes, bytes] | None:
+    """Return the body and the content type of the answer that `engine` would have given to `body` whole; None when it cannot.
+
+    `data` is all events of the stream that `as_streamed` asked for, continuations included. None: an error, an answer without
+    its finish, or one in which something stands that only the engine could put into a whole answer (see assembled_openai).
+    """
+    if path in (CHAT, TEXT):
+        style = _STYLES.get(engine)
+        return assembled_openai.assemble(style, data, is_chat=path == CHAT) if style is not None else None
+    if engine is EngineKind.OLLAMA and path in (OLLAMA_CHAT, OLLAMA_TEXT):
+        has_tools = (_members(body) or {}).get("tools", b"null") not in _NOTHING
+        return assembled_ollama.assemble(data, is_chat=path == OLLAMA_CHAT, has_tools=has_tools)
+    return None
+
+
+def _members(body: bytes) -> dict[str, bytes] | None:
+    try:
+        return {key: bytes(value) for key, value in _DECODE(body).items()}
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _is_proven(proof: _Proof, members: Mapping[str, bytes]) -> bool:
+    if members.get("stream", b"null") not in _NOTHING or members.get("n", b"null") not in (b"null", b"1"):
+        return False
+    if members.get(proof.needs, b"null") in _NOTHING or (proof.needs == "prompt" and not members["prompt"].startswith(b'"')):
+        return False
+    others = members.keys() - proof.known - {"n", "stream"}
+    return all(members[key] == b"null" or (key in _UNASKED and members[key] in _NOTHING) for key in others)
+
+
+def _ends_with_assistant(body: bytes) -> bool:
+    try:
+        messages = _DECODE_ROLES(body).messages
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return True
+    return not messages or messages[-1].role == "assistant"
+
+
+def _is_elsewhere(model: bytes) -> bool:
+    """Tell whether Ollama passes the request on to ollama.com, whose answers are not its own."""
+    return model.endswith((b':cloud"', b'-cloud"'))
+
+
+def _with_member(body: bytes, members: Mapping[str, bytes], key: str, value: bytes) -> bytes | None:
+    """Return `body` with the top-level `key` set to `value`; None where it cannot be told which bytes to change."""
+    name = b'"' + key.encode() + b'"'
+    if key not in members:
+        start = body.index(b"{") + 1
+        return b"".join((body[:start], name, b":", value, b",", body[start:]))
+    found = list(re.finditer(name + rb"[ \t\r\n]*:[ \t\r\n]*", body))
+    if len(found) != 1:
+        return None
+    end = found[0].end() + len(members[key])
+    changed = b"".join((body[: found[0].start()], name, b":", value, body[end:]))
+    # The one hit may stand deeper inside; then the top-level member has not changed.
+    return changed if (_members(changed) or {}).get(key) == value else None

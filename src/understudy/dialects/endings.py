@@ -1,0 +1,39 @@
+"""Write the end of a stream that needs no continuation: one that has its finish already, one that has all its tokens.
+
+Called by dataplane.resuming. Also chooses the writer of a shape, for dialects.splice.
+"""
+
+from typing import Any
+
+from understudy.core.transcript import Shape, Spent, Transcript, Wish
+from understudy.dialects.pieces import Piece, counts_of
+from understudy.dialects.written import Counts, OllamaWriter, OpenAIWriter, Writer
+from understudy.dialects.written_anthropic import AnthropicWriter
+
+_OLLAMA = (Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT)
+
+
+def writer_of(wish: Wish, transcript: Transcript, seam: dict[str, Any] | None, earlier_s: float) -> Writer:
+    """Return the writer of the client's shape. `seam` is what NDJSON tells of it."""
+    if wish.shape in _OLLAMA:
+        return OllamaWriter(wish, transcript, seam, earlier_s)
+    return AnthropicWriter(transcript) if wish.shape is Shape.ANTHROPIC else OpenAIWriter(wish, transcript)
+
+
+def closing(wish: Wish, transcript: Transcript) -> bytes | None:
+    """Write what a stream that has its finish lacks to be complete; None when it has no finish or that is not known.
+
+    A usage event that the client wanted and that did not come is written only where both counts are known.
+    """
+    if not transcript.finish or transcript.is_unreadable or transcript.choices > 1:
+        return None
+    prompt, completion = counts_of(transcript.usage)
+    return writer_of(wish, transcript, None, 0.0).end(Counts(prompt, completion))
+
+
+def cut_short(wish: Wish, transcript: Transcript, spent: Spent) -> bytes:
+    """Write the end of a stream that has as many tokens as its client allowed: the finish, usage as far as known, terminator."""
+    writer = writer_of(wish, transcript, None, 0.0)
+    counts = Counts(spent.prompt_tokens, spent.completion_tokens)
+    data, _ = writer.write(Piece(finish="length"), counts)
+    return data + writer.end(counts)

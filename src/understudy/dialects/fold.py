@@ -1,0 +1,222 @@
+"""Fold the events that a client has received into a `Transcript`.
+
+Called by dataplane.received when an answer breaks or its raw pieces outgrow their bound. A typical chunk costs 1.5 us. Never
+decides whether the answer can go on (core.transcript.cases_of) and never writes an event (dialects.splice).
+"""
+
+from typing import Any
+
+from understudy.core.transcript import Shape, Transcript
+from understudy.dialects.contract import StreamKind
+from understudy.dialects.events import read_json
+from understudy.dialects.framing import split
+from understudy.dialects.pieces import Piece, read_chunk, read_piece
+
+# How a splice tells where it went on; what token ids came before belong to a text that broke off (dialects.splice).
+SEAM_COMMENT = b": understudy resumed"
+SEAM_FIELD = "understudy_resumed"
+
+# Keys of `Transcript.notes`.
+TEXT_TEMPLATE = "has_text_template"  # the templates are those of an event with text
+CUT_IDS = "cut_ids"  # ids since the last text: of a character that is not complete yet
+SEAM = "is_after_seam"  # no text has come since the last seam
+REASONING_KEYS = "reasoning_keys"  # the names by which the first backend calls its reasoning
+USAGE_EACH = "has_usage_each"  # vLLM's continuous_usage_stats
+OPEN_BLOCK = "open_block"  # (index, type) of Anthropic's open content block
+BLOCKS = "blocks"  # how many content blocks have begun
+
+# Fields of a first event that are not the same in all.
+_PASSING_CHUNK_FIELDS = ("prompt_token_ids", "prompt_text", "prompt_logprobs", "timings", "prompt_progress", "__verbose")
+_PASSING_CHOICE_FIELDS = ("prompt_token_ids", "prompt_text")
+_PASSING_LINE_FIELDS = ("thinking", "tool_calls", "logprobs", SEAM_FIELD)
+
+
+def fold(transcript: Transcript, shape: Shape, data: bytes) -> None:
+    """Add the whole events in `data`, of which only the last may lack its end, to `transcript`.
+
+    An event that cannot be read or that is an error makes it unreadable; comments and [DONE] add nothing. Raises nothing.
+    """
+    if shape is Shape.OPENAI_CHAT or shape is Shape.OPENAI_TEXT:
+        for block in data.split(b"\n\n"):
+            # A block of several lines, or of a stream that ends its lines otherwise, is no JSON behind its first field.
+            if block.startswith(b"data: {"):
+                event = block[6:]
+                piece = read_chunk(b"", event)
+                if not piece.is_unreadable:
+                    _fold_chunk(transcript, piece, event)
+                    continue
+            _fold_block(transcript, shape, block)
+        return
+    kind = StreamKind.SSE if shape is Shape.ANTHROPIC else StreamKind.NDJSON
+    for name, line in split(data, kind):
+        if line is not None:
+            _fold_event(transcript, shape, read_piece(shape, name, line), line)
+        elif name == b"error":
+            transcript.is_unreadable = True
+
+
+def _fold_block(transcript: Transcript, shape: Shape, block: bytes) -> None:
+    """Fold what stands between two empty lines the careful way."""
+    if block.startswith(SEAM_COMMENT):
+        _note_seam(transcript)
+    for name, data in split(block, StreamKind.SSE):
+        if data is not None:
+            _fold_event(transcript, shape, read_piece(shape, name, data), data)
+        elif name == b"error":
+            transcript.is_unreadable = True
+
+
+def _fold_event(transcript: Transcript, shape: Shape, piece: Piece, data: bytes) -> None:
+    if shape is Shape.ANTHROPIC:
+        _fold_anthropic(transcript, piece)
+    elif shape is Shape.OLLAMA_CHAT or shape is Shape.OLLAMA_TEXT:
+        _fold_line(transcript, piece, data)
+    else:
+        _fold_chunk(transcript, piece, data)
+
+
+def _fold_chunk(transcript: Transcript, piece: Piece, data: bytes) -> None:
+    """Fold one event of the OpenAI shapes."""
+    if piece.is_done:
+        return
+    if piece.is_error or piece.is_unreadable:
+        transcript.is_unreadable = True
+        return
+    text = piece.text or piece.reasoning
+    if TEXT_TEMPLATE not in transcript.notes and (text or not transcript.head):
+        _read_templates(transcript, data, has_text=bool(text))
+    if piece.index >= transcript.choices:
+        transcript.choices = piece.index + 1
+    if text:
+        _add_text(transcript, piece, text)
+        if piece.tokens is not None:
+            transcript.tokens = piece.tokens
+        elif piece.ids is None:
+            # Whoever told before tells no more: what is known is not exact any longer.
+            transcript.tokens = None
+    if piece.ids is not None or piece.prompt_ids or SEAM in transcript.notes:
+        _add_ids(transcript, piece, has_text=bool(text))
+    _add_rest(transcript, piece)
+
+
+def _add_text(transcript: Transcript, piece: Piece, text: str) -> None:
+    if piece.text:
+        transcript.texts.append(piece.text)
+    if piece.reasoning:
+        transcript.reasonings.append(piece.reasoning)
+        if piece.reasoning_keys:
+            transcript.notes.setdefault(REASONING_KEYS, piece.reasoning_keys)
+    transcript.pieces += 1
+    if text == transcript.piece:
+        transcript.repeats += 1
+    else:
+        transcript.piece = text
+        transcript.repeats = 1
+
+
+def _add_rest(transcript: Transcript, piece: Piece) -> None:
+    if piece.finish:
+        transcript.finish = piece.finish
+    if piece.usage is not None:
+        transcript.usage = {**(transcript.usage or {}), **piece.usage}
+        if not piece.finish and piece.text:
+            transcript.notes[USAGE_EACH] = True
+    if piece.tool_calls:
+        transcript.has_tool_call = True
+    if piece.has_audio:
+        transcript.has_audio = True
+
+
+def _add_ids(transcript: Transcript, piece: Piece, *, has_text: bool) -> None:
+    """Add token ids once the text that they stand for has come: without text they are the beginning of a character."""
+    notes = transcript.notes
+    if piece.prompt_ids and not transcript.prompt_ids and not transcript.pieces - has_text:
+        transcript.prompt_ids = list(piece.prompt_ids)
+    if has_text and notes.pop(SEAM, False) and not piece.ids:
+        # The backend that goes on tells no ids, so that those known no longer are all of them.
+        transcript.prompt_ids, transcript.ids = [], []
+    if not transcript.prompt_ids:
+        return
+    notes.setdefault(CUT_IDS, []).extend(piece.ids or ())
+    if has_text:
+        transcript.ids += notes.pop(CUT_IDS)
+        if piece.tokens is None:
+            transcript.tokens = len(transcript.ids)
+
+
+def _note_seam(transcript: Transcript) -> None:
+    transcript.notes.pop(CUT_IDS, None)
+    transcript.notes[SEAM] = True
+
+
+def _read_templates(transcript: Transcript, data: bytes, *, has_text: bool) -> None:
+    """Keep what stays the same in all events: `head` with its `choices` empty, `choice` with its delta or text empty.
+
+    An event with text is the better model, because the first event of a chat has fewer fields on vLLM.
+    """
+    value = read_json(data)
+    if not isinstance(value, dict):
+        return
+    choices = value.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else {}
+    if not transcript.head:
+        head = {**value, "choices": []}
+        if head.get("usage"):
+            del head["usage"]
+        transcript.head = {key: part for key, part in head.items() if key not in _PASSING_CHUNK_FIELDS}
+    if isinstance(choice, dict) and choice:
+        transcript.choice = _choice_template(choice)
+    if has_text:
+        transcript.notes[TEXT_TEMPLATE] = True
+
+
+def _choice_template(choice: dict[str, Any]) -> dict[str, Any]:
+    template = {key: part for key, part in choice.items() if key not in _PASSING_CHOICE_FIELDS}
+    for key, nothing in (("text", ""), ("delta", {}), ("finish_reason", None), ("logprobs", None), ("token_ids", None)):
+        if key in template:
+            template[key] = nothing
+    return template
+
+
+def _fold_line(transcript: Transcript, piece: Piece, data: bytes) -> None:
+    """Fold one line of Ollama's own API."""
+    if piece.is_error or piece.is_unreadable:
+        transcript.is_unreadable = True
+        return
+    if not transcript.head:
+        transcript.head = _line_template(data)
+        transcript.choices = 1
+    text = piece.text or piece.reasoning
+    if text:
+        _add_text(transcript, piece, text)
+    _add_rest(transcript, piece)
+
+
+def _line_template(data: bytes) -> dict[str, Any]:
+    value = read_json(data)
+    if not isinstance(value, dict):
+        return {}
+    template = {key: part for key, part in value.items() if key not in _PASSING_LINE_FIELDS}
+    for key, nothing in (("message", {}), ("response", "")):
+        if key in template:
+            template[key] = nothing
+    return template
+
+
+def _fold_anthropic(transcript: Transcript, piece: Piece) -> None:
+    """Fold one event of /v1/messages."""
+    if piece.is_error or piece.is_unreadable:
+        transcript.is_unreadable = True
+        return
+    if piece.message is not None:
+        transcript.head = piece.message
+        transcript.choices = 1
+    elif piece.block is not None:
+        transcript.notes[OPEN_BLOCK] = (piece.block_index, piece.block.get("type"))
+        transcript.notes[BLOCKS] = piece.block_index + 1
+    elif piece.is_block_end:
+        transcript.notes.pop(OPEN_BLOCK, None)
+    text = piece.text or piece.reasoning
+    if text:
+        _add_text(transcript, piece, text)
+    _add_rest(transcript, piece)
