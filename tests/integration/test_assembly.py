@@ -23,9 +23,11 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": OBJECT}}
 def client(models_folder: Path) -> Iterator[httpx.Client]:
     # llama.cpp closes a connection after 100 answers, and may do so when the next request is on its way.
     limits = httpx.Limits(max_keepalive_connections=0)
-    with LlamaServer(tiny_model(models_folder)) as server:
-        with httpx.Client(base_url=server.url, timeout=20, limits=limits) as client:
-            yield client
+    with (
+        LlamaServer(tiny_model(models_folder)) as server,
+        httpx.Client(base_url=server.url, timeout=20, limits=limits) as client,
+    ):
+        yield client
 
 
 def asked(path: str, **more: Any) -> bytes:
