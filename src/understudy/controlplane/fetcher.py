@@ -1,4 +1,4 @@
-"""Carry out one probe over HTTP: send what an engine's probe asks, bounded in time and bytes.
+"""Carry out one probe over HTTP: send what an engine's probe asks, or its progress, bounded in time and bytes.
 
 Called by controlplane.prober and by `understudy check --probe`. Every question goes over a connection of its own, so that a probe
 also tells whether the backend accepts connections. Follows no redirect, reads no proxy settings of the environment, never raises
@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import httpx
@@ -22,7 +22,8 @@ from understudy.core.ask import DialectName
 from understudy.core.health import Seen
 from understudy.core.snapshot import Backend, EngineKind
 from understudy.engines import Finding, ProbeAnswer, ProbeRequest, probe
-from understudy.engines.contract import PROBE_BODY_BYTES_MAX
+from understudy.engines.contract import PROBE_BODY_BYTES_MAX, Asking
+from understudy.engines.progress import Figures, progress
 from understudy.errors import MEANING, FailureKind
 
 # What stands behind an error of httpx, most telling first. A broken connection is not here: what it means depends on how far
@@ -37,6 +38,7 @@ _CAUSES: Final[tuple[tuple[type[BaseException], FailureKind], ...]] = (
 
 
 Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
+_Told = TypeVar("_Told")
 
 
 class Fetcher:
@@ -57,7 +59,21 @@ class Fetcher:
 
         When the time is up, the remaining questions count as not answered; a finding that they would only have completed stands.
         """
-        asking = probe(engine, known)
+        finding, reason = await self._fetch_all(backend, probe(engine, known))
+        if finding.wants_key and not backend.api_key:
+            # Its clients may well have keys of their own, which are passed on; only the list stays unknown.
+            return replace(finding, seen=Seen.GOOD, reason="", dialects=finding.dialects or (DialectName.OPENAI,))
+        if finding.seen is not Seen.GOOD and not finding.reason:
+            return replace(finding, reason=reason, is_refusing=reason == MEANING[FailureKind.REFUSED].words)
+        return finding
+
+    async def fetch_figures(self, backend: Backend, engine: EngineKind) -> Figures | None:
+        """Ask for the figures of the work that goes on (engines.progress); None where there are none, or no answer in time."""
+        figures, _ = await self._fetch_all(backend, progress(engine))
+        return figures
+
+    async def _fetch_all(self, backend: Backend, asking: Asking[_Told]) -> tuple[_Told, str]:
+        """Answer every question of `asking`. Returns what it was told, and in words why the last unanswered question was so."""
         deadline_at_s = asyncio.get_running_loop().time() + backend.health.timeout_s
         answer: ProbeAnswer | None = None
         reason = ""
@@ -68,13 +84,8 @@ class Fetcher:
                 reason = said or reason
                 request = asking.send(answer)
         except StopIteration as end:
-            finding: Finding = end.value
-        if finding.wants_key and not backend.api_key:
-            # Its clients may well have keys of their own, which are passed on; only the list stays unknown.
-            return replace(finding, seen=Seen.GOOD, reason="", dialects=finding.dialects or (DialectName.OPENAI,))
-        if finding.seen is not Seen.GOOD and not finding.reason:
-            return replace(finding, reason=reason, is_refusing=reason == MEANING[FailureKind.REFUSED].words)
-        return finding
+            told: _Told = end.value
+        return told, reason
 
     async def _fetch_in_time(
         self, backend: Backend, request: ProbeRequest, deadline_at_s: float

@@ -1,23 +1,29 @@
-"""Probe every backend at its pace and hand what was found to the publisher.
+"""Probe every backend at its pace and hand what was found to the publisher; sooner and closer while one is suspect.
 
-Built and run by daemon; one task a backend, owned by `Prober.run`. Follows reloads. Decides when to probe, never what a finding
-means (engines), nor what becomes of the backend (core.health, by way of controlplane.publisher).
+Built and run by daemon; two tasks a backend, owned by `Prober.run`: one probes, the other looks at the work that goes on while an
+attempt is suspect. Follows reloads. Decides when to probe, never what a finding means (engines), nor what becomes of the backend
+(core.health, by way of controlplane.publisher) or of the attempt (core.deadlines, by the evidence that is left here).
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from understudy.controlplane.fetcher import Fetcher, Resolve
+from understudy.core.evidence import Evidence
 from understudy.core.health import Health, Seen, is_in_doubt
 from understudy.core.snapshot import Backend, Duty, EngineKind, HealthRules, Published, Target
 from understudy.engines import Finding
+from understudy.engines.progress import PROGRESS_INTERVAL_S, tells_progress
 
 # However many failures of traffic ask for a probe, two probes of a backend begin at least this far apart.
 GAP_S: Final = 0.25
 FAST_INTERVAL_S_MIN: Final = 0.5
+
+# How long a backend stays suspect after it was last said to be; who suspects it looks at it more often than that.
+SUSPECT_S: Final = 2.0
 
 # The loop is looked at this often; when it is later than LATE_S_MAX the daemon itself was stopped or starved, and answers may
 # have waited in our own sockets all the while.
@@ -37,11 +43,13 @@ class Audience(Protocol):
 
 @dataclass(slots=True)
 class _Watch:
-    """One backend's task. `known` is its last finding while that was GOOD."""
+    """One backend's tasks. `known` is its last finding while that was GOOD; `suspected` is set while it is suspect."""
 
     backend: Backend
-    soon: asyncio.Event
-    task: asyncio.Task[None] | None = None
+    soon: asyncio.Event = field(default_factory=asyncio.Event)
+    suspected: asyncio.Event = field(default_factory=asyncio.Event)
+    suspect_until_s: float = 0.0
+    tasks: tuple[asyncio.Task[None], ...] = ()
     known: Finding | None = None
 
 
@@ -49,7 +57,7 @@ class Prober:
     """Keeps one probing task per backend of the published plan.
 
     `clock` gives loop time in seconds, `dice` a number from 0 to 1 for the jitter that keeps many daemons from probing in step.
-    `resolve` as in Fetcher.
+    `resolve` as in Fetcher. `evidence` gives where to leave what speaks for a backend of that name (core.tally); None: nowhere.
     """
 
     def __init__(
@@ -59,11 +67,14 @@ class Prober:
         clock: Callable[[], float],
         dice: Callable[[], float],
         resolve: Resolve | None = None,
+        *,
+        evidence: Callable[[str], Evidence] | None = None,
     ) -> None:
         self._published = published
         self._audience = audience
         self._clock = clock
         self._dice = dice
+        self._evidence = evidence or _unread
         self._fetcher = Fetcher(resolve)
         self._watches: dict[str, _Watch] = {}
         self._plan_changed = asyncio.Event()
@@ -90,18 +101,32 @@ class Prober:
         if watch is not None:
             watch.soon.set()
 
+    def suspect(self, name: str) -> None:
+        """Probe that backend now and then at the fast pace, and look at its work, as long as this is said again and again."""
+        watch = self._watches.get(name)
+        if watch is None:
+            return
+        now_s = self._clock()
+        if now_s >= watch.suspect_until_s:
+            watch.soon.set()
+        watch.suspect_until_s = now_s + SUSPECT_S
+        watch.suspected.set()
+
     def _follow_plan(self, tasks: asyncio.TaskGroup) -> None:
         wanted = {target.backend.name: target.backend for target in self._published.current.targets}
         for name, watch in list(self._watches.items()):
             if wanted.get(name) != watch.backend:
                 # Also ends a probe on its way: it asked an address or with a key that no longer count.
-                if watch.task is not None:
-                    watch.task.cancel()
+                for task in watch.tasks:
+                    task.cancel()
                 del self._watches[name]
         for name, backend in wanted.items():
             if name not in self._watches:
-                watch = self._watches[name] = _Watch(backend, asyncio.Event())
-                watch.task = tasks.create_task(self._keep_probing(watch), name=f"prober.{name}")
+                watch = self._watches[name] = _Watch(backend)
+                watch.tasks = (
+                    tasks.create_task(self._keep_probing(watch), name=f"prober.{name}"),
+                    tasks.create_task(self._keep_watching(watch), name=f"prober.{name}.work"),
+                )
 
     async def _keep_probing(self, watch: _Watch) -> None:
         while True:
@@ -118,7 +143,24 @@ class Prober:
         # Software on a port may be exchanged while it is down, so that what it was before says nothing afterwards.
         watch.known = finding if finding.seen is Seen.GOOD else None
         if self._is_probed(watch):
+            # One that refuses our key is alive.
+            is_good = finding.seen is Seen.GOOD or finding.wants_key
+            evidence = self._evidence(watch.backend.name)
+            evidence.on_probe(started_at_s, is_good=is_good, is_refusing=finding.is_refusing)
             self._audience.on_finding(watch.backend.name, finding)
+
+    async def _keep_watching(self, watch: _Watch) -> None:
+        """While the backend is suspect look whether its work goes on. Its probes do not wait for that: it may take its time."""
+        while True:
+            await watch.suspected.wait()
+            target = self._target(watch)
+            if self._clock() >= watch.suspect_until_s or target is None or target.state.duty is Duty.MAINTENANCE:
+                watch.suspected.clear()
+                continue
+            if tells_progress(target.state.engine):
+                figures = await self._fetcher.fetch_figures(watch.backend, target.state.engine)
+                self._evidence(watch.backend.name).on_progress(figures, self._clock())
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
 
     def _target(self, watch: _Watch) -> Target | None:
         targets = self._published.current.targets
@@ -130,7 +172,9 @@ class Prober:
 
     async def _wait(self, watch: _Watch) -> None:
         """Wait for the next probe: an interval with 20 % of jitter either way, or until one is asked for."""
-        interval_s = interval_to_next_s(watch.backend.health, self._audience.health_of(watch.backend.name))
+        is_suspect = self._clock() < watch.suspect_until_s
+        health = self._audience.health_of(watch.backend.name)
+        interval_s = interval_to_next_s(watch.backend.health, health, is_suspect=is_suspect)
         delay_s = interval_s * (0.8 + 0.4 * self._dice())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
@@ -149,14 +193,18 @@ class Prober:
         return self._late_at_s >= started_at_s or self._clock() - self._beat_due_at_s > LATE_S_MAX
 
 
+def _unread(_name: str) -> Evidence:
+    return Evidence()
+
+
 def _engine_to_ask(watch: _Watch) -> EngineKind:
     if watch.backend.engine is EngineKind.AUTO and watch.known is not None:
         return watch.known.engine
     return watch.backend.engine
 
 
-def interval_to_next_s(rules: HealthRules, health: Health) -> float:
-    """Seconds until the next probe, before jitter: a fifth of the interval while the condition is in doubt, at least 0.5 s."""
-    if not is_in_doubt(health):
+def interval_to_next_s(rules: HealthRules, health: Health, *, is_suspect: bool = False) -> float:
+    """Seconds until the next probe, before jitter: a fifth of the interval while there is doubt or suspicion, at least 0.5 s."""
+    if not is_suspect and not is_in_doubt(health):
         return rules.interval_s
     return min(rules.interval_s, max(FAST_INTERVAL_S_MIN, rules.interval_s / 5))

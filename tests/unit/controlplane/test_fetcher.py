@@ -162,3 +162,10 @@ async def test_questions_that_only_complete_the_picture_may_take_the_rest_of_the
     assert (finding.seen, finding.reason) == (Seen.GOOD, "")
     # When the time was up nothing more was sent.
     assert server.asked == ["/health", "/v1/models", "/version"]
+
+
+async def test_the_figures_of_the_work_are_read_within_the_time_of_a_probe() -> None:
+    async with AskedServer({"/metrics": reply(b"vllm:num_requests_running 1\n")}) as server:
+        assert await Fetcher().fetch_figures(backend(server.port), EngineKind.VLLM) == (b"vllm:num_requests_running 1",)
+        server.answers["/metrics"] = silent
+        assert await Fetcher().fetch_figures(backend(server.port, timeout_s=0.1), EngineKind.VLLM) is None

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
 
 from support.asked import AskedServer, Reply, reply
-from understudy.controlplane.prober import Prober, interval_to_next_s
+from understudy.controlplane.prober import SUSPECT_S, Prober, interval_to_next_s
 from understudy.controlplane.publisher import Publisher, first_snapshot
+from understudy.core.evidence import Evidence
 from understudy.core.health import Health
 from understudy.core.snapshot import (
     Address,
@@ -23,6 +25,7 @@ from understudy.core.snapshot import (
     RoutingPlan,
     RoutingSnapshot,
 )
+from understudy.core.tally import Tally
 
 QUICK = HealthRules(interval_s=0.02, timeout_s=5.0, rise=2, fall=2)
 RARE = replace(QUICK, interval_s=3600.0)
@@ -37,13 +40,17 @@ class Stage:
         self.ahead_s = 0.0
         self._changed = asyncio.Event()
         self.publisher = Publisher(self.published, self.now_s, self._on_change, lambda event, fields: None)
-        self.prober = Prober(self.published, self.publisher, self.now_s, lambda: 0.5)
+        self.tally = Tally()
+        self.prober = Prober(self.published, self.publisher, self.now_s, lambda: 0.5, evidence=self.evidence)
 
     def now_s(self) -> float:
         return asyncio.get_running_loop().time() + self.ahead_s
 
     def _on_change(self, snapshot: RoutingSnapshot) -> None:
         self._changed.set()
+
+    def evidence(self, name: str = "b") -> Evidence:
+        return self.tally.of(name).evidence
 
     def state(self, name: str = "b") -> BackendState:
         return next(target.state for target in self.published.current.targets if target.backend.name == name)
@@ -202,6 +209,88 @@ async def test_ending_leaves_no_task() -> None:
     assert not {name for name in left if name.startswith("prober")}
 
 
+async def test_every_probe_leaves_evidence_of_when_it_began() -> None:
+    async with AskedServer(dict(LIST)) as server, probing(backend(server)) as stage:
+        began_s = stage.now_s()
+        await stage.until(is_up)
+        assert began_s <= stage.evidence().answered_at_s <= stage.now_s()
+        server.answers["/v1/models"] = reply(b"", 500)
+        await stage.until(is_down)
+        assert stage.evidence().failed_at_s > stage.evidence().answered_at_s
+        assert stage.evidence().failed >= QUICK.fall
+        assert not stage.evidence().is_refusing
+
+
+async def test_a_closed_listener_is_told_from_a_bad_answer() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = Backend("b", Address("http", "127.0.0.1", unused.getsockname()[1]), health=RARE)
+        async with probing(closed) as stage:
+            await stage.until(is_down)
+            assert stage.evidence().is_refusing
+
+
+async def test_a_backend_that_refuses_our_key_is_alive() -> None:
+    async with AskedServer({"/v1/models": reply({"error": "Unauthorized"}, 401)}) as server:
+        keyed = replace(backend(server, health=RARE), api_key="wrong")
+        async with probing(keyed) as stage:
+            await stage.until(is_down)
+            assert (stage.evidence().failed, stage.evidence().answered_at_s > 0.0) == (0, True)
+
+
+async def test_a_suspect_backend_is_probed_at_once_and_not_once_more_for_every_time_it_is_said() -> None:
+    async with AskedServer(dict(LIST)) as server, probing(backend(server, health=RARE)) as stage:
+        await stage.until(is_up)
+        stage.prober.suspect("nobody")
+        stage.prober.suspect("b")
+        await server.wait_asked(2)
+        watch = stage.prober._watches["b"]
+        stage.prober.suspect("b")
+        assert not watch.soon.is_set()
+        stage.ahead_s += SUSPECT_S
+        stage.prober.suspect("b")
+        assert watch.soon.is_set()
+        await server.wait_asked(3)
+
+
+SLOTS = '[{"id":0,"id_task":7,"is_processing":true,"n_prompt_tokens_processed":%d}]'
+LLAMACPP: dict[str, Reply] = LIST | {
+    "/health": reply({"status": "ok"}),
+    "/props": reply({"build_info": "b11549-abcdef0"}),
+    "/slots": reply((SLOTS % 2048).encode()),
+}
+
+
+async def test_the_work_of_a_suspect_backend_is_looked_at_until_it_is_so_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("understudy.controlplane.prober.PROGRESS_INTERVAL_S", 0.005)
+    async with AskedServer(dict(LLAMACPP)) as server:
+        llama = backend(server, engine=EngineKind.LLAMACPP)
+        async with asyncio.timeout(20), probing(llama) as stage:
+            await stage.until(is_up)
+            assert "/slots" not in server.asked
+            watch = stage.prober._watches["b"]
+            stage.prober.suspect("b")
+            while server.asked.count("/slots") < 3:
+                await server.wait_asked(len(server.asked) + 1)
+            assert stage.evidence().moved_at_s == 0.0
+            server.answers["/slots"] = reply((SLOTS % 4096).encode())
+            while not stage.evidence().moved_at_s:
+                await server.wait_asked(len(server.asked) + 1)
+            stage.ahead_s += SUSPECT_S
+            # Three further probes, each later than the next look at the work would be.
+            await server.wait_asked(len(server.asked) + 9)
+            assert not watch.suspected.is_set()
+
+
+async def test_an_engine_without_figures_is_only_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("understudy.controlplane.prober.PROGRESS_INTERVAL_S", 0.005)
+    async with AskedServer(dict(LIST)) as server, probing(backend(server)) as stage:
+        await stage.until(is_up)
+        stage.prober.suspect("b")
+        await server.wait_asked(5)
+        assert set(server.asked) == {"/v1/models"}
+
+
 @pytest.mark.parametrize(
     ("interval_s", "health", "next_s"),
     [
@@ -214,3 +303,7 @@ async def test_ending_leaves_no_task() -> None:
 )
 def test_a_backend_in_doubt_is_probed_faster(interval_s: float, health: Health, next_s: float) -> None:
     assert interval_to_next_s(HealthRules(interval_s=interval_s), health) == pytest.approx(next_s)
+
+
+def test_a_suspect_backend_is_probed_faster_although_nothing_speaks_against_it_yet() -> None:
+    assert interval_to_next_s(HealthRules(interval_s=5.0), Health(Condition.UP), is_suspect=True) == pytest.approx(1.0)
