@@ -16,7 +16,8 @@ EXAMPLE = TOP / "config.example.yaml"
 DOCS = TOP / "docs" / "configuration.md"
 # A key's row: | `key` | meaning | takes | default |
 ROW = re.compile(r"^\| `([a-z_.\[\]]+)` \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
-IN_THE_EXAMPLE_ONLY_TO_SHOW = {"backends[].in_flight_max", "backends[].models", "backends[].health"}
+OF_A_BACKEND_ALONE = {"backends[].health", "backends[].timeouts"}
+IN_THE_EXAMPLE_ONLY_TO_SHOW = {"backends[].in_flight_max", "backends[].models", *OF_A_BACKEND_ALONE}
 
 
 def schema_keys() -> dict[str, dict[str, Any]]:
@@ -30,8 +31,8 @@ def _keys(whole: dict[str, Any], part: dict[str, Any], above: str) -> Iterator[t
         inner = value.get("items", value)
         reference = inner.get("$ref", "").rpartition("/")[2]
         section = whole["$defs"].get(reference, {})
-        # A backend's own health has the keys of health, which stand in the docs once.
-        if "properties" in section and above + key != "backends[].health":
+        # A backend's own sections have the keys of the common ones, which stand in the docs once.
+        if "properties" in section and above + key not in OF_A_BACKEND_ALONE:
             yield from _keys(whole, section, f"{above}{key}{'[]' if 'items' in value else ''}.")
         else:
             yield above + key, value
@@ -52,7 +53,7 @@ def example_keys() -> set[str]:
 
 def written_default(key: str, schema: dict[str, Any]) -> str:
     default = schema.get("default")
-    if key in {"backends[].models", "backends[].health"}:
+    if key in {"backends[].models", *OF_A_BACKEND_ALONE}:
         return "`{}`"
     if default is None:
         return "required"

@@ -63,9 +63,10 @@ def _written(settings: Settings) -> dict[str, Any]:
 
 
 def _written_backend(backend: BackendSettings) -> dict[str, Any]:
-    written = backend.model_dump(mode="json", exclude={"health"})
+    written = backend.model_dump(mode="json", exclude={"health", "timeouts"})
     # Only the keys that the backend has of its own: the others follow the common ones.
-    return {**written, "health": backend.health.model_dump(mode="json", exclude_unset=True)}
+    own = backend.model_dump(mode="json", include={"health", "timeouts"}, exclude_unset=True)
+    return {**written, **own}
 
 
 def _flat(written: dict[str, Any], above: str = "") -> dict[str, str]:

@@ -3,21 +3,28 @@
 Called by daemon at start and on every reload, and by `understudy check`. Pure; never fails for settings that were loaded.
 """
 
-from understudy.config.schema import BackendSettings, HealthSettings, Settings
+from dataclasses import replace
+
+from understudy.config.schema import AttemptTimeoutSettings, BackendSettings, HealthSettings, Settings
 from understudy.core.snapshot import Backend, FailoverRules, HealthRules, Limits, RoutingPlan, Timeouts
 
 
 def compile_plan(settings: Settings) -> RoutingPlan:
-    """Return the plan for `settings`: units in the names, each backend's own health rules worked out, order kept."""
-    timeouts, failover, limits = settings.timeouts, settings.failover, settings.limits
+    """Return the plan for `settings`: units in the names, each backend's own rules worked out, order kept."""
+    written, failover, limits = settings.timeouts, settings.failover, settings.limits
+    timeouts = Timeouts(written.connect, written.first_token, written.stall, written.total, written.keepalive)
     return RoutingPlan(
-        backends=tuple(_backend(backend, settings.health) for backend in settings.backends),
+        backends=tuple(_backend(backend, settings.health, timeouts) for backend in settings.backends),
         balance=settings.balance,
-        timeouts=Timeouts(
-            connect_s=timeouts.connect, first_token_s=timeouts.first_token, stall_s=timeouts.stall, total_s=timeouts.total
-        ),
+        timeouts=timeouts,
         failover=FailoverRules(
-            tries=failover.tries, budget=failover.budget, hold_s=failover.hold, body_bytes_max=failover.body_max
+            tries=failover.tries,
+            budget=failover.budget,
+            hold_s=failover.hold,
+            body_bytes_max=failover.body_max,
+            resume=failover.resume,
+            assemble=failover.assemble,
+            hedge=failover.hedge,
         ),
         limits=Limits(
             head_bytes_max=limits.head_max,
@@ -29,13 +36,15 @@ def compile_plan(settings: Settings) -> RoutingPlan:
             write_idle_s=limits.write_idle,
             connections_max=limits.connections_max,
             waiting_max=limits.waiting_max,
+            waiting_s_max=limits.waiting_s_max,
             drain_s_max=limits.drain_s_max,
         ),
         allow_admin_paths=settings.access.allow_admin_paths,
+        trusted_keys=tuple(digest.partition(":")[2] for digest in settings.access.trusted),
     )
 
 
-def _backend(written: BackendSettings, common: HealthSettings) -> Backend:
+def _backend(written: BackendSettings, health: HealthSettings, timeouts: Timeouts) -> Backend:
     return Backend(
         name=written.name,
         address=written.url,
@@ -45,8 +54,14 @@ def _backend(written: BackendSettings, common: HealthSettings) -> Backend:
         in_flight_max=written.in_flight_max,
         models=tuple(written.models.items()),
         api_key=written.api_key,
-        health=_rules(common, written.health),
+        health=_rules(health, written.health),
+        timeouts=_patience(timeouts, written.timeouts),
     )
+
+
+def _patience(common: Timeouts, own: AttemptTimeoutSettings) -> Timeouts:
+    """Return the common timeouts with those that the backend has of its own."""
+    return replace(common, **{f"{key}_s": getattr(own, key) for key in own.model_fields_set})
 
 
 def _rules(common: HealthSettings, own: HealthSettings) -> HealthRules:

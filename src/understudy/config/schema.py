@@ -5,124 +5,35 @@ Read by config.load (which turns its complaints into mistakes with places), conf
 time; what concerns several keys at once is in config.validation.
 """
 
-import re
-from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from understudy.config.addresses import (
-    LISTEN_PATTERN,
-    URL_PATTERN,
-    ListenAddress,
-    read_listen,
-    read_url,
-    write_url,
+from understudy.config.addresses import ListenAddress
+from understudy.config.values import (
+    Digest,
+    Duration,
+    Listen,
+    ModelName,
+    Name,
+    PositiveDuration,
+    ResumeWord,
+    Secret,
+    Share,
+    Size,
+    Switch,
+    Url,
+    Weight,
+    WholeFromOne,
+    WholeFromZero,
+    as_list,
+    nothing_is_empty,
 )
-from understudy.config.quantities import (
-    DURATION_PATTERN,
-    SHARE_PATTERN,
-    SIZE_PATTERN,
-    WHOLE_MAX,
-    Unreadable,
-    read_duration,
-    read_positive_duration,
-    read_share,
-    read_size,
-    read_switch,
-    read_whole,
-    scalar_text,
-    write_duration,
-    write_share,
-    write_size,
-)
-from understudy.core.snapshot import Address, Balance, EngineKind, FailoverRules, HealthRules, Limits, Role, Timeouts
+from understudy.core.snapshot import Balance, EngineKind, FailoverRules, HealthRules, Limits, Role, Timeouts
 
-NAME_PATTERN: Final = r"[a-z0-9][a-z0-9_-]*"
-NAME_LENGTH_MAX: Final = 63
-NAME_WANTED: Final = f"a name of at most {NAME_LENGTH_MAX} characters: a-z, 0-9, _ and -, beginning with a letter or a digit"
-KEY_WANTED: Final = "a key of printable ASCII characters without spaces, at most 4096"
-MODEL_WANTED: Final = "a model's name of 1 to 512 printable characters"
-
-_FILLED: Final = {"type": "string", "pattern": r"\$\{"}
-
-
-def _text_schema(pattern: str, *, numbers: bool = False) -> WithJsonSchema:
-    """For editors: text of this form, or a place-holder that is filled later; `numbers` also allows YAML's numbers."""
-    either: list[dict[str, Any]] = [{"type": "string", "pattern": f"^({pattern})$"}, dict(_FILLED)]
-    if numbers:
-        either.insert(0, {"type": "number", "minimum": 0})
-    return WithJsonSchema({"anyOf": either})
-
-
-def _whole_schema(least: int, most: int) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least, "maximum": most}, dict(_FILLED)]})
-
-
-def _read_name(value: object) -> str:
-    text = scalar_text(value, NAME_WANTED)
-    if len(text) > NAME_LENGTH_MAX or not re.fullmatch(NAME_PATTERN, text):
-        raise Unreadable(NAME_WANTED)
-    return text
-
-
-def _read_secret(value: object) -> str:
-    text = scalar_text(value, KEY_WANTED)
-    # It becomes a field of an HTTP head: a line end in it would begin another field.
-    if not re.fullmatch(r"[\x21-\x7e]{0,4096}", text):
-        raise Unreadable(KEY_WANTED, "a value with a space or another character that no key has, or a very long one")
-    return text
-
-
-def _read_model(value: object) -> str:
-    text = scalar_text(value, MODEL_WANTED)
-    if not 1 <= len(text) <= 512 or not text.isprintable():
-        raise Unreadable(MODEL_WANTED)
-    return text
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str | ListenAddress) else value
-
-
-def _nothing_is_empty(empty: Callable[[], object]) -> BeforeValidator:
-    """Take nothing as empty: a section whose keys are all commented out means its defaults."""
-    return BeforeValidator(lambda value: empty() if value is None else value)
-
-
-Duration = Annotated[
-    float,
-    PlainValidator(read_duration),
-    PlainSerializer(write_duration, return_type=str),
-    _text_schema(DURATION_PATTERN, numbers=True),
-]
-PositiveDuration = Annotated[
-    float,
-    PlainValidator(read_positive_duration),
-    PlainSerializer(write_duration, return_type=str),
-    _text_schema(DURATION_PATTERN, numbers=True),
-]
-Size = Annotated[
-    int, PlainValidator(read_size), PlainSerializer(write_size, return_type=str), _text_schema(SIZE_PATTERN, numbers=True)
-]
-Share = Annotated[
-    float, PlainValidator(read_share), PlainSerializer(write_share, return_type=str), _text_schema(SHARE_PATTERN, numbers=True)
-]
-WholeFromZero = Annotated[int, PlainValidator(partial(read_whole, least=0)), _whole_schema(0, WHOLE_MAX)]
-WholeFromOne = Annotated[int, PlainValidator(partial(read_whole, least=1)), _whole_schema(1, WHOLE_MAX)]
-Weight = Annotated[int, PlainValidator(partial(read_whole, least=1, most=1000)), _whole_schema(1, 1000)]
-Switch = Annotated[bool, PlainValidator(read_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, dict(_FILLED)]})]
-Name = Annotated[str, PlainValidator(_read_name), _text_schema(NAME_PATTERN)]
-ModelName = Annotated[str, PlainValidator(_read_model), WithJsonSchema({"type": ["string", "number"], "minLength": 1})]
-Secret = Annotated[str, PlainValidator(_read_secret), WithJsonSchema({"type": "string", "writeOnly": True})]
-Url = Annotated[Address, PlainValidator(read_url), PlainSerializer(write_url, return_type=str), _text_schema(URL_PATTERN)]
-Listen = Annotated[
-    ListenAddress, PlainValidator(read_listen), PlainSerializer(str, return_type=str), _text_schema(LISTEN_PATTERN)
-]
-
-SECRET_KEYS: Final = frozenset({"api_key", "token"})
+# `trusted` holds digests; a short key could be guessed from one.
+SECRET_KEYS: Final = frozenset({"api_key", "token", "trusted"})
 
 _HEALTH, _TIMEOUTS, _FAILOVER, _LIMITS = HealthRules(), Timeouts(), FailoverRules(), Limits()
 
@@ -183,6 +94,27 @@ class HealthSettings(Section):
     )
 
 
+class AttemptTimeoutSettings(Section):
+    """How long one attempt may take. Under a backend, the keys given there replace the common ones."""
+
+    connect: PositiveDuration = Field(default=_TIMEOUTS.connect_s, description="Longest wait for a connection to a backend.")
+    first_token: PositiveDuration = Field(
+        default=_TIMEOUTS.first_token_s, description="Longest wait from sending the request to the first content."
+    )
+    stall: PositiveDuration = Field(default=_TIMEOUTS.stall_s, description="Longest silence between two pieces of an answer.")
+
+
+class TimeoutSettings(AttemptTimeoutSettings):
+    """How long one attempt and one exchange may take."""
+
+    total: Duration = Field(default=_TIMEOUTS.total_s, description="Longest time for a whole exchange; 0s: no limit.")
+    keepalive: Duration = Field(
+        default=_TIMEOUTS.keepalive_s,
+        description="A client that waits on an event stream gets a comment this often, so that nothing between closes it; "
+        "0s: none.",
+    )
+
+
 class BackendSettings(Section):
     """One engine at one URL. The list's order is the order of preference."""
 
@@ -192,26 +124,19 @@ class BackendSettings(Section):
     role: Role = Field(default=Role.PRIMARY, description="A backup is used when no primary can be.")
     weight: Weight = Field(default=1, description="Share among equals, 1 to 1000.")
     in_flight_max: WholeFromZero = Field(default=0, description="Exchanges at this backend at once; 0: no limit.")
-    models: Annotated[dict[ModelName, ModelName], _nothing_is_empty(dict)] = Field(
+    models: Annotated[dict[ModelName, ModelName], nothing_is_empty(dict)] = Field(
         default_factory=dict, description="What clients call a model: what this backend calls it."
     )
     api_key: Secret = Field(
         default="", repr=False, description="Sent to this backend as a bearer token; empty: what the client sent goes on."
     )
-    health: Annotated[HealthSettings, _nothing_is_empty(dict)] = Field(
+    health: Annotated[HealthSettings, nothing_is_empty(dict)] = Field(
         default_factory=HealthSettings, description="Any keys of health, for this backend alone."
     )
-
-
-class TimeoutSettings(Section):
-    """How long one attempt and one exchange may take."""
-
-    connect: PositiveDuration = Field(default=_TIMEOUTS.connect_s, description="Longest wait for a connection to a backend.")
-    first_token: PositiveDuration = Field(
-        default=_TIMEOUTS.first_token_s, description="Longest wait from sending the request to the first content."
+    timeouts: Annotated[AttemptTimeoutSettings, nothing_is_empty(dict)] = Field(
+        default_factory=AttemptTimeoutSettings,
+        description="connect, first_token and stall of timeouts, for this backend alone.",
     )
-    stall: PositiveDuration = Field(default=_TIMEOUTS.stall_s, description="Longest silence between two pieces of an answer.")
-    total: Duration = Field(default=_TIMEOUTS.total_s, description="Longest time for a whole exchange; 0s: no limit.")
 
 
 class FailoverSettings(Section):
@@ -226,6 +151,18 @@ class FailoverSettings(Section):
         default=_FAILOVER.hold_s,
         description="When no backend is usable, wait this long for one rather than refuse; 0s: refuse at once.",
     )
+    resume: ResumeWord = Field(
+        default=_FAILOVER.resume,
+        description="Continue a broken stream on another backend; exact: by token ids, where the engine has them.",
+    )
+    assemble: Switch = Field(
+        default=_FAILOVER.assemble,
+        description="Ask for an answer that is not streamed as a stream and put it together, so that it, too, can be continued.",
+    )
+    hedge: Switch = Field(
+        default=_FAILOVER.hedge,
+        description="A second attempt for a short prompt whose first content is later than that backend's 95th percentile.",
+    )
     body_max: Size = Field(default=_FAILOVER.body_bytes_max, description="Larger requests are refused with 413.")
 
 
@@ -234,6 +171,12 @@ class AccessSettings(Section):
 
     allow_admin_paths: Switch = Field(
         default=False, description="Relay the engines' own model-management paths (/api/pull, /api/delete, ...) instead of 403."
+    )
+    trusted: tuple[Digest, ...] = Field(
+        default=(),
+        repr=False,
+        description="Keys whose holders may set X-Understudy-Priority, each as sha256:HEX.",
+        examples=["[sha256:...]"],
     )
 
 
@@ -270,6 +213,10 @@ class LimitSettings(Section):
     waiting_max: WholeFromZero = Field(
         default=_LIMITS.waiting_max, description="Most exchanges that wait for a backend or for room at once; 0: none waits."
     )
+    waiting_s_max: Duration = Field(
+        default=_LIMITS.waiting_s_max,
+        description="How long an exchange waits for room at a backend; 0s: as long as failover.hold.",
+    )
     drain_s_max: Duration = Field(
         default=_LIMITS.drain_s_max,
         description="How long exchanges in flight may take to finish when the daemon stops; 0s: none.",
@@ -279,21 +226,21 @@ class LimitSettings(Section):
 class Settings(Section):
     """The file of Understudy. Only `backends` is required."""
 
-    listen: Annotated[tuple[Listen, ...], Field(min_length=1), BeforeValidator(_as_list)] = Field(
+    listen: Annotated[tuple[Listen, ...], Field(min_length=1), BeforeValidator(as_list)] = Field(
         default=(ListenAddress("127.0.0.1", 8080),),
         description="Where clients connect: HOST:PORT, [::]:PORT or unix:/path; a list is allowed.",
     )
-    admin: Annotated[AdminSettings, _nothing_is_empty(dict)] = Field(default_factory=AdminSettings)
+    admin: Annotated[AdminSettings, nothing_is_empty(dict)] = Field(default_factory=AdminSettings)
     backends: Annotated[tuple[BackendSettings, ...], Field(min_length=1)] = Field(
         description="The backends, in order of preference.", examples=["- {name: pi, url: http://192.168.1.100:11434}"]
     )
-    health: Annotated[HealthSettings, _nothing_is_empty(dict)] = Field(default_factory=HealthSettings)
-    timeouts: Annotated[TimeoutSettings, _nothing_is_empty(dict)] = Field(default_factory=TimeoutSettings)
-    failover: Annotated[FailoverSettings, _nothing_is_empty(dict)] = Field(default_factory=FailoverSettings)
+    health: Annotated[HealthSettings, nothing_is_empty(dict)] = Field(default_factory=HealthSettings)
+    timeouts: Annotated[TimeoutSettings, nothing_is_empty(dict)] = Field(default_factory=TimeoutSettings)
+    failover: Annotated[FailoverSettings, nothing_is_empty(dict)] = Field(default_factory=FailoverSettings)
     balance: Balance = Field(default=Balance.ORDERED, description="How one of several usable backends of a role is chosen.")
-    access: Annotated[AccessSettings, _nothing_is_empty(dict)] = Field(default_factory=AccessSettings)
-    log: Annotated[LogSettings, _nothing_is_empty(dict)] = Field(default_factory=LogSettings)
-    limits: Annotated[LimitSettings, _nothing_is_empty(dict)] = Field(default_factory=LimitSettings)
+    access: Annotated[AccessSettings, nothing_is_empty(dict)] = Field(default_factory=AccessSettings)
+    log: Annotated[LogSettings, nothing_is_empty(dict)] = Field(default_factory=LogSettings)
+    limits: Annotated[LimitSettings, nothing_is_empty(dict)] = Field(default_factory=LimitSettings)
 
 
 def json_schema() -> dict[str, Any]:
@@ -323,6 +270,7 @@ def sections() -> dict[tuple[str, ...], type[Section]]:
         ("admin",): AdminSettings,
         ("backends",): BackendSettings,
         ("backends", "health"): HealthSettings,
+        ("backends", "timeouts"): AttemptTimeoutSettings,
         ("health",): HealthSettings,
         ("timeouts",): TimeoutSettings,
         ("failover",): FailoverSettings,

@@ -155,7 +155,7 @@ class _Reading:
     def _found_and_want(self, detail: ErrorDetails, location: Location, node: Node) -> tuple[str, str]:
         kind, context = detail["type"], detail.get("ctx", {})
         found = shown(node.text) if node.kind is Kind.TEXT else node.kind.value
-        if node.kind is Kind.TEXT and location[-1] in SECRET_KEYS:
+        if node.kind is Kind.TEXT and not SECRET_KEYS.isdisjoint(location[-2:]):
             found = "a value that is not shown"
         cause = context.get("error")
         if isinstance(cause, Unreadable):

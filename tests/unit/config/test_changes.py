@@ -26,17 +26,19 @@ def test_backends_come_go_and_move() -> None:
 
 def test_values_are_written_as_in_the_file() -> None:
     new = file(
-        "  - {name: a, url: 'http://c:1', weight: 3, models: {m: n}, health: {interval: 1m}}\n",
+        "  - {name: a, url: 'http://c:1', weight: 3, models: {m: n}, health: {interval: 1m}, timeouts: {stall: 4s}}\n",
         rest="timeouts: {stall: 20s}\naccess: {allow_admin_paths: yes}\n"
-        "log: {level: debug}\nfailover: {budget: 0.5, body_max: 1KiB}\n",
+        "log: {level: debug}\nfailover: {budget: 0.5, resume: no, body_max: 1KiB}\n",
     )
     assert changes(file(A + "}\n"), new) == [
         "backends.a.url: http://a:80 -> http://c:1",
         "backends.a.weight: 1 -> 3",
         "backends.a.models.m: not set -> n",
         "backends.a.health.interval: not set -> 60s",
+        "backends.a.timeouts.stall: not set -> 4s",
         "timeouts.stall: 30s -> 20s",
         "failover.budget: 20% -> 50%",
+        "failover.resume: true -> false",
         "failover.body_max: 32MiB -> 1KiB",
         "access.allow_admin_paths: false -> true",
         "log.level: info -> debug",
@@ -49,6 +51,8 @@ def test_a_health_key_of_a_backend_that_equals_the_common_one_is_a_change() -> N
 
 def test_a_changed_key_is_told_without_its_value() -> None:
     assert changes(file(A + ", api_key: hunter1}\n"), file(A + ", api_key: hunter2}\n")) == ["backends.a.api_key: changed"]
+    trusting = file(A + "}\n", rest=f"access: {{trusted: ['sha256:{'0' * 64}']}}\n")
+    assert changes(file(A + "}\n"), trusting) == ["access.trusted: changed"]
 
 
 def test_what_needs_a_restart_is_named_and_kept_as_it_runs() -> None:

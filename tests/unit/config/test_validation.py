@@ -35,6 +35,10 @@ def mistakes_of(text: str, **env: str) -> list[str]:
         (PI + "log: {level: loud}\n", "f:2:14: log.level: found loud; want one of debug, info, warning, error"),
         (PI + "limits: {waiting_max: -1}\n", "f:2:23: limits.waiting_max: found -1; want a whole number of 0 or more"),
         (PI + "access: {allow_admin_paths: 2}\n", "f:2:29: access.allow_admin_paths: found 2; want true or false"),
+        (PI + "failover: {resume: maybe}\n", "f:2:20: failover.resume: found maybe; want true, exact or false"),
+        (PI + "timeouts: {keepalive: x}\n", "f:2:23: timeouts.keepalive: found x; want a duration"),
+        (PI + "limits: {waiting_s_max: x}\n", "f:2:25: limits.waiting_s_max: found x; want a duration"),
+        ("backends: [{name: pi, url: 'http://pi', timeouts: {stal: 1}}]", "f:1:52: backends[0].timeouts.stal: found an un"),
         ("backends: [{name: pi, url: 'http://pi', models: {a.b: ''}}]", """f:1:55: backends[0].models["a.b"]: found ''"""),
         ("backends: [{name: pi, url: 'http://pi', models: {'': b}}]", "f:1:54: backends[0].models['']: found b; want a m"),
     ],
@@ -121,6 +125,10 @@ def test_a_clash_of_addresses_from_outside_shows_their_names() -> None:
 def test_a_mistake_in_a_key_shows_nothing_of_it() -> None:
     (mistake,) = mistakes_of("backends:\n  - {name: pi, url: 'http://pi', api_key: 'hunter2 x'}\n")
     assert "hunter2" not in mistake
+    for trusted in ("[hunter2]", "hunter2", "{hunter: 2}", "[[hunter2]]", "['sha256:hunter2']"):
+        (mistake,) = mistakes_of(PI + f"access: {{trusted: {trusted}}}\n")
+        assert "access.trusted" in mistake
+        assert "hunter2" not in mistake
     (mistake,) = mistakes_of("backends:\n  - {name: pi, url: 'http://me:hunter2@pi'}\n")
     assert "hunter2" not in mistake
 

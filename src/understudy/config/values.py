@@ -1,0 +1,153 @@
+"""The kinds of values in the file: for each, how it is read, how it is written, and what an editor is told of it.
+
+Used by config.schema for every key that is no section. A reader raises `Unreadable` with what is wanted; pydantic and
+config.validation turn that into a mistake with its place. Pure.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+
+from understudy.config.addresses import (
+    LISTEN_PATTERN,
+    URL_PATTERN,
+    ListenAddress,
+    read_listen,
+    read_url,
+    write_url,
+)
+from understudy.config.quantities import (
+    DURATION_PATTERN,
+    SHARE_PATTERN,
+    SIZE_PATTERN,
+    WHOLE_MAX,
+    Unreadable,
+    read_duration,
+    read_positive_duration,
+    read_share,
+    read_size,
+    read_switch,
+    read_whole,
+    scalar_text,
+    write_duration,
+    write_share,
+    write_size,
+)
+from understudy.core.snapshot import Address, Resume
+
+NAME_PATTERN: Final = r"[a-z0-9][a-z0-9_-]*"
+NAME_LENGTH_MAX: Final = 63
+NAME_WANTED: Final = f"a name of at most {NAME_LENGTH_MAX} characters: a-z, 0-9, _ and -, beginning with a letter or a digit"
+KEY_WANTED: Final = "a key of printable ASCII characters without spaces, at most 4096"
+MODEL_WANTED: Final = "a model's name of 1 to 512 printable characters"
+RESUME_WANTED: Final = "true, exact or false"
+DIGEST_PATTERN: Final = r"sha256:[0-9A-Fa-f]{64}"
+DIGEST_WANTED: Final = "sha256: and the 64 hexadecimal digits of a key's SHA-256"
+
+_FILLED: Final = {"type": "string", "pattern": r"\$\{"}
+
+
+def _text_schema(pattern: str, *, numbers: bool = False) -> WithJsonSchema:
+    """For editors: text of this form, or a place-holder that is filled later; `numbers` also allows YAML's numbers."""
+    either: list[dict[str, Any]] = [{"type": "string", "pattern": f"^({pattern})$"}, dict(_FILLED)]
+    if numbers:
+        either.insert(0, {"type": "number", "minimum": 0})
+    return WithJsonSchema({"anyOf": either})
+
+
+def _whole_schema(least: int, most: int) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least, "maximum": most}, dict(_FILLED)]})
+
+
+def _read_name(value: object) -> str:
+    text = scalar_text(value, NAME_WANTED)
+    if len(text) > NAME_LENGTH_MAX or not re.fullmatch(NAME_PATTERN, text):
+        raise Unreadable(NAME_WANTED)
+    return text
+
+
+def _read_secret(value: object) -> str:
+    text = scalar_text(value, KEY_WANTED)
+    # It becomes a field of an HTTP head: a line end in it would begin another field.
+    if not re.fullmatch(r"[\x21-\x7e]{0,4096}", text):
+        raise Unreadable(KEY_WANTED, "a value with a space or another character that no key has, or a very long one")
+    return text
+
+
+def _read_model(value: object) -> str:
+    text = scalar_text(value, MODEL_WANTED)
+    if not 1 <= len(text) <= 512 or not text.isprintable():
+        raise Unreadable(MODEL_WANTED)
+    return text
+
+
+def _read_resume(value: object) -> Resume:
+    if isinstance(value, Resume) or value == Resume.EXACT.value:
+        return Resume(value)
+    try:
+        return Resume.ON if read_switch(value) else Resume.OFF
+    except Unreadable:
+        raise Unreadable(RESUME_WANTED) from None
+
+
+def _write_resume(resume: Resume) -> bool | str:
+    return resume.value if resume is Resume.EXACT else resume is Resume.ON
+
+
+def _read_digest(value: object) -> str:
+    text = scalar_text(value, DIGEST_WANTED)
+    if not re.fullmatch(DIGEST_PATTERN, text):
+        # It may be the key itself, written here by mistake.
+        raise Unreadable(DIGEST_WANTED, "a value that is not shown")
+    return text.lower()
+
+
+def as_list(value: object) -> object:
+    """Take one address where a list of them may stand as a list of one."""
+    return [value] if isinstance(value, str | ListenAddress) else value
+
+
+def nothing_is_empty(empty: Callable[[], object]) -> BeforeValidator:
+    """Take nothing as empty: a section whose keys are all commented out means its defaults."""
+    return BeforeValidator(lambda value: empty() if value is None else value)
+
+
+Duration = Annotated[
+    float,
+    PlainValidator(read_duration),
+    PlainSerializer(write_duration, return_type=str),
+    _text_schema(DURATION_PATTERN, numbers=True),
+]
+PositiveDuration = Annotated[
+    float,
+    PlainValidator(read_positive_duration),
+    PlainSerializer(write_duration, return_type=str),
+    _text_schema(DURATION_PATTERN, numbers=True),
+]
+Size = Annotated[
+    int, PlainValidator(read_size), PlainSerializer(write_size, return_type=str), _text_schema(SIZE_PATTERN, numbers=True)
+]
+Share = Annotated[
+    float, PlainValidator(read_share), PlainSerializer(write_share, return_type=str), _text_schema(SHARE_PATTERN, numbers=True)
+]
+WholeFromZero = Annotated[int, PlainValidator(partial(read_whole, least=0)), _whole_schema(0, WHOLE_MAX)]
+WholeFromOne = Annotated[int, PlainValidator(partial(read_whole, least=1)), _whole_schema(1, WHOLE_MAX)]
+Weight = Annotated[int, PlainValidator(partial(read_whole, least=1, most=1000)), _whole_schema(1, 1000)]
+Switch = Annotated[bool, PlainValidator(read_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, dict(_FILLED)]})]
+Name = Annotated[str, PlainValidator(_read_name), _text_schema(NAME_PATTERN)]
+ModelName = Annotated[str, PlainValidator(_read_model), WithJsonSchema({"type": ["string", "number"], "minLength": 1})]
+Secret = Annotated[str, PlainValidator(_read_secret), WithJsonSchema({"type": "string", "writeOnly": True})]
+Digest = Annotated[str, PlainValidator(_read_digest), _text_schema(DIGEST_PATTERN)]
+ResumeWord = Annotated[
+    Resume,
+    PlainValidator(_read_resume),
+    PlainSerializer(_write_resume, return_type=bool | str),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": Resume.EXACT.value}, dict(_FILLED)]}),
+]
+Url = Annotated[Address, PlainValidator(read_url), PlainSerializer(write_url, return_type=str), _text_schema(URL_PATTERN)]
+Listen = Annotated[
+    ListenAddress, PlainValidator(read_listen), PlainSerializer(str, return_type=str), _text_schema(LISTEN_PATTERN)
+]

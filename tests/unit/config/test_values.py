@@ -1,0 +1,108 @@
+"""Each kind of value: what is taken, what it means, what is refused, and how it is written again."""
+
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from understudy.config.addresses import ListenAddress
+from understudy.config.values import (
+    DIGEST_WANTED,
+    KEY_WANTED,
+    NAME_WANTED,
+    RESUME_WANTED,
+    Digest,
+    Duration,
+    ModelName,
+    Name,
+    PositiveDuration,
+    ResumeWord,
+    Secret,
+    Weight,
+    as_list,
+)
+from understudy.core.snapshot import Resume
+
+
+def read(kind: Any, value: object) -> Any:
+    return TypeAdapter[Any](kind).validate_python(value)
+
+
+def written(kind: Any, value: object) -> Any:
+    return TypeAdapter[Any](kind).dump_python(read(kind, value), mode="json")
+
+
+def is_offered(kind: Any, value: object) -> bool:
+    """Whether an editor takes the value."""
+    return jsonschema.Draft202012Validator(TypeAdapter[Any](kind).json_schema()).is_valid(value)
+
+
+@pytest.mark.parametrize("value", ["a b", "a\nb", "a\r\nX-Evil: 1", "ä", "a" * 4097])
+def test_a_key_that_would_break_a_head_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match=KEY_WANTED):
+        read(Secret, value)
+
+
+@pytest.mark.parametrize("name", ["Pi", "-pi", "_pi", "", "p i", "pi/1", "p" * 64])
+def test_a_name_is_what_fits_a_header_a_path_and_a_metric(name: str) -> None:
+    with pytest.raises(ValidationError, match=NAME_WANTED):
+        read(Name, name)
+
+
+@pytest.mark.parametrize("name", ["", "m" * 513, "a\nb", None])
+def test_a_models_name_is_short_and_printable(name: object) -> None:
+    with pytest.raises(ValidationError, match="a model's name"):
+        read(ModelName, name)
+
+
+@pytest.mark.parametrize(
+    ("value", "meant", "again"),
+    [
+        ("true", Resume.ON, True),
+        (True, Resume.ON, True),
+        ("off", Resume.OFF, False),
+        (False, Resume.OFF, False),
+        ("exact", Resume.EXACT, "exact"),
+        (Resume.EXACT, Resume.EXACT, "exact"),
+    ],
+)
+def test_resuming_is_a_switch_with_a_third_position(value: object, meant: Resume, again: object) -> None:
+    assert read(ResumeWord, value) is meant
+    assert written(ResumeWord, value) == again
+    assert read(ResumeWord, again) is meant
+
+
+@pytest.mark.parametrize("value", ["maybe", "Exact", "", 1, None, ["true"]])
+def test_resuming_has_no_fourth_position(value: object) -> None:
+    with pytest.raises(ValidationError, match=RESUME_WANTED):
+        read(ResumeWord, value)
+    assert not is_offered(ResumeWord, value)
+
+
+def test_a_digest_is_taken_in_either_case_and_kept_in_one() -> None:
+    assert read(Digest, "sha256:" + "aB" * 32) == "sha256:" + "ab" * 32
+
+
+@pytest.mark.parametrize("value", ["hunter2", "sha256:", "sha256:" + "0" * 63, "0" * 64, "sha256:" + "g" * 64, ["x"], None])
+def test_what_is_no_digest_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError, match=DIGEST_WANTED):
+        read(Digest, value)
+    assert not is_offered(Digest, value)
+
+
+def test_only_some_durations_may_be_nothing() -> None:
+    assert read(Duration, "0s") == 0.0
+    with pytest.raises(ValidationError, match="more than 0"):
+        read(PositiveDuration, "0s")
+
+
+def test_an_editor_takes_a_place_holder_wherever_a_value_is_typed() -> None:
+    for kind in (Duration, Weight, ResumeWord, Digest, Name):
+        assert is_offered(kind, "${FROM_OUTSIDE}")
+
+
+def test_one_address_stands_for_a_list_of_one() -> None:
+    assert as_list("[::]:1") == ["[::]:1"]
+    assert as_list(ListenAddress("::", 1)) == [ListenAddress("::", 1)]
+    assert as_list(["a", "b"]) == ["a", "b"]
