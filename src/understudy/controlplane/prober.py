@@ -146,7 +146,7 @@ class Prober:
             # One that refuses our key is alive.
             is_good = finding.seen is Seen.GOOD or finding.wants_key
             evidence = self._evidence(watch.backend.name)
-            evidence.on_probe(started_at_s, is_good=is_good, is_refusing=finding.is_refusing)
+            evidence.on_probe(started_at_s, self._clock(), is_good=is_good, is_refusing=finding.is_refusing)
             self._audience.on_finding(watch.backend.name, finding)
 
     async def _keep_watching(self, watch: _Watch) -> None:
@@ -159,7 +159,7 @@ class Prober:
                 continue
             if tells_progress(target.state.engine):
                 figures = await self._fetcher.fetch_figures(watch.backend, target.state.engine)
-                self._evidence(watch.backend.name).on_progress(figures, self._clock())
+                self._evidence(watch.backend.name).on_figures(figures, self._clock())
             await asyncio.sleep(PROGRESS_INTERVAL_S)
 
     def _target(self, watch: _Watch) -> Target | None:

@@ -93,6 +93,8 @@ def _look_at_stream(standing: Standing, timeouts: Timeouts, silent_s: float) -> 
 def _look_before_content(standing: Standing, timeouts: Timeouts, silent_s: float) -> Look:
     if silent_s > timeouts.first_token_s or _is_refused_in_silence(standing, silent_s):
         return _CONTENTLESS
+    if silent_s <= LATE_S_MIN and not standing.is_down:
+        return IN_TIME
     late_s = late_after_s(standing, timeouts)
     if silent_s <= late_s:
         return IN_TIME
@@ -120,9 +122,7 @@ def suspicion_s(timeouts: Timeouts) -> float:
 
 def late_after_s(standing: Standing, timeouts: Timeouts) -> float:
     """Return after how long an attempt's first content is late: by the backend's own pace, never above `first_token_s`."""
-    bound_s = timeouts.first_token_s
-    if standing.is_down:
-        bound_s *= DOWN_SHARE
+    bound_s = timeouts.first_token_s * (DOWN_SHARE if standing.is_down else 1.0)
     expected_s = None
     if standing.pace is not None:
         expected_s = standing.pace.expected_s(standing.prompt_bytes, is_loaded=standing.is_loaded)

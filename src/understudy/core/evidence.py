@@ -6,7 +6,7 @@ read by core.deadlines. In a snapshot it would mean a swap with every probe. Nev
 
 from collections.abc import Hashable
 
-# A stream may have moved just before a probe failed, and be looked at only every half second; so much earlier still counts.
+# Streams are looked at every half second only, so that what moves now may be known to have moved a while ago.
 MOVED_BEFORE_S = 1.0
 
 
@@ -17,7 +17,7 @@ class Evidence:
     last good one. `is_refusing`: the last probe found the listener closed. `moved_at_s` is when work was last seen to go on.
     """
 
-    __slots__ = ("_progress", "answered_at_s", "failed", "failed_at_s", "is_refusing", "moved_at_s")
+    __slots__ = ("_figures", "_quiet_from_s", "answered_at_s", "failed", "failed_at_s", "is_refusing", "moved_at_s")
 
     def __init__(self) -> None:
         self.answered_at_s = 0.0
@@ -25,9 +25,10 @@ class Evidence:
         self.failed = 0
         self.is_refusing = False
         self.moved_at_s = 0.0
-        self._progress: Hashable = None
+        self._quiet_from_s = 0.0
+        self._figures: Hashable = None
 
-    def on_probe(self, started_at_s: float, *, is_good: bool, is_refusing: bool = False) -> None:
+    def on_probe(self, started_at_s: float, ended_at_s: float, *, is_good: bool, is_refusing: bool = False) -> None:
         """Take a probe that is over; one that found a busy engine is good, one that found a loading or sleeping engine is not."""
         self.is_refusing = is_refusing
         if is_good:
@@ -36,24 +37,25 @@ class Evidence:
         else:
             self.failed_at_s = started_at_s
             self.failed += 1
+            self._quiet_from_s = min(started_at_s, ended_at_s - MOVED_BEFORE_S)
 
-    def on_progress(self, progress: Hashable, now_s: float) -> None:
+    def on_figures(self, figures: Hashable, now_s: float) -> None:
         """Take the engine's own figures (engines.progress), None where it gave none; figures unlike the last ones are work."""
-        if progress is None:
+        if figures is None:
             return
-        if self._progress is not None and progress != self._progress:
-            self.moved_at_s = max(self.moved_at_s, now_s)
-        self._progress = progress
+        if self._figures is not None and figures != self._figures:
+            self.on_moved(now_s)
+        self._figures = figures
 
     def on_moved(self, at_s: float) -> None:
         """Take that a stream of this backend brought content at `at_s`."""
         self.moved_at_s = max(self.moved_at_s, at_s)
 
     def is_lost_since(self, at_s: float, *, failed_min: int = 1) -> bool:
-        """Whether a probe that began at `at_s` or later failed, as the last of `failed_min`, and no work was seen since.
+        """Whether the last probe began at `at_s` or later, failed as one of `failed_min` in a row, and no work was seen since.
 
         A closed listener needs no second probe.
         """
-        if self.failed_at_s < at_s or self.moved_at_s >= self.failed_at_s - MOVED_BEFORE_S:
+        if not self.failed or self.failed_at_s < at_s or self.moved_at_s >= self._quiet_from_s:
             return False
         return self.is_refusing or self.failed >= failed_min

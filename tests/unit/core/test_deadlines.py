@@ -54,9 +54,10 @@ LATE = Look(FailureKind.FIRST_TOKEN_TIMEOUT)
 def probed(*failed_at_s: float, is_refusing: bool = False, moved_at_s: float = 0.0) -> Evidence:
     """Evidence of a good probe long ago and of failed ones that began at these times after the last piece."""
     evidence = Evidence()
-    evidence.on_probe(1.0, is_good=True)
+    evidence.on_probe(1.0, 1.1, is_good=True)
     for at_s in failed_at_s:
-        evidence.on_probe(1000.0 + at_s, is_good=False, is_refusing=is_refusing)
+        ended_s = at_s if is_refusing else at_s + 3.0
+        evidence.on_probe(1000.0 + at_s, 1000.0 + ended_s, is_good=False, is_refusing=is_refusing)
     if moved_at_s:
         evidence.on_moved(1000.0 + moved_at_s)
     return evidence

@@ -217,7 +217,7 @@ def test_first_contents_are_kept_by_the_size_of_their_prompt() -> None:
 
 def test_another_address_begins_without_evidence_and_pace() -> None:
     tally = Tally()
-    tally.of("pi").evidence.on_probe(100.0, is_good=False)
+    tally.of("pi").evidence.on_probe(100.0, 103.0, is_good=False)
     for _ in range(10):
         tally.measure("pi", 4000, 2.0, is_loaded=True)
     tally.renew("pi")
