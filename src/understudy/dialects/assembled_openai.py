@@ -5,7 +5,7 @@ so that the engine's own spelling of text and numbers stays.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -21,37 +21,72 @@ _TEXTS = ("content", "reasoning_content", "reasoning")
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How an engine writes whole answers.
+    """How an engine writes the whole answers of one path: the members of each object in order.
 
-    `members` and `choice` are the members in order, `message` those of the message, and `end` what follows the object.
-    `can_withhold`: the engine's stream may leave out the last text that its whole answer has (see `_is_withheld`).
+    `message` is () for text completions. `is_full`: members that have no value stand there as null. `can_withhold`: the stream
+    may leave out the last text that the whole answer has (see `_is_withheld`). `end` follows the answer.
     """
 
+    name: bytes
     members: tuple[str, ...]
     choice: tuple[str, ...]
     message: tuple[str, ...]
     content_type: bytes
-    end: bytes = b""
+    usage: tuple[str, ...] = ()
+    is_full: bool = False
     can_withhold: bool = False
+    end: bytes = b""
 
 
-# llama.cpp: recorded, b11549; server-task.cpp, to_json_oaicompat_chat. Ollama: openai/openai.go, ChatCompletion and Choice; the
-# JSON encoder of Go ends with a line end.
-LLAMACPP = Style(
+_CHAT = b'"chat.completion"'
+_TEXT = b'"text_completion"'
+_JSON = b"application/json"
+
+# Recorded, b11549; server-task.cpp, to_json_oaicompat and to_json_oaicompat_chat.
+LLAMACPP_CHAT = Style(
+    name=_CHAT,
     members=("choices", "created", "model", "system_fingerprint", "object", "usage", "id", "timings"),
-    choice=("finish_reason", "text", "index", "message"),
+    choice=("finish_reason", "index", "message"),
     message=("role", "content", "reasoning_content"),
     content_type=b"application/json; charset=utf-8",
     can_withhold=True,
 )
-LLAMACPP_TEXT_CHOICE = ("text", "index", "logprobs", "finish_reason")
-OLLAMA = Style(
+LLAMACPP_TEXT = replace(LLAMACPP_CHAT, name=_TEXT, choice=("text", "index", "logprobs", "finish_reason"), message=())
+
+# Read: openai/openai.go, ChatCompletion, Completion and their choices. Go's JSON encoder ends with a line end.
+OLLAMA_CHAT = Style(
+    name=_CHAT,
     members=("id", "object", "created", "model", "system_fingerprint", "choices", "usage"),
-    choice=("text", "index", "message", "finish_reason"),
+    choice=("index", "message", "finish_reason"),
     message=("role", "content", "reasoning", "tool_calls"),
-    content_type=b"application/json",
+    content_type=_JSON,
     end=b"\n",
 )
+OLLAMA_TEXT = replace(OLLAMA_CHAT, name=_TEXT, choice=("text", "index", "finish_reason"), message=())
+
+# Recorded, 0.32.0; entrypoints/openai/chat_completion/protocol.py, completion/protocol.py.
+_VLLM_HEAD = ("id", "object", "created", "model", "choices", "service_tier", "system_fingerprint", "usage")
+_VLLM_TAIL = ("kv_transfer_params", "ec_transfer_params", "metrics")
+VLLM_CHAT = Style(
+    name=_CHAT,
+    members=(*_VLLM_HEAD, "prompt_logprobs", "prompt_token_ids", "prompt_text", *_VLLM_TAIL),
+    choice=("index", "message", "logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts"),
+    message=("role", "content", "refusal", "annotations", "audio", "function_call", "reasoning"),
+    content_type=_JSON,
+    usage=("prompt_tokens", "total_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details"),
+    is_full=True,
+)
+VLLM_TEXT = replace(
+    VLLM_CHAT,
+    name=_TEXT,
+    members=(*_VLLM_HEAD, *_VLLM_TAIL),
+    choice=(
+        *("index", "text", "logprobs", "finish_reason", "stop_reason"),
+        *("token_ids", "prompt_logprobs", "prompt_token_ids", "routed_experts"),
+    ),
+    message=(),
+)
+_PROMPT_DETAILS = ("cached_tokens", "created_cache_tokens", "multimodal_tokens")
 
 
 class _Timings(msgspec.Struct):
@@ -84,6 +119,7 @@ class _Collected:
         self.calls: list[bytes] = []
         self.sent_n = 0
         self.finished_n = 0
+        self.ends_with_content = False
 
     def add(self, data: bytes) -> None:
         """Read one event."""
@@ -119,13 +155,14 @@ class _Collected:
     def _add_delta(self, delta: bytes) -> bool:
         if delta == _NULL:
             return False
-        has_text = False
+        has_text = self.ends_with_content = False
         for key, raw in _DECODE_MEMBERS(delta).items():
             value = bytes(raw)
             if key == "role":
                 self.role = value
             elif key in _TEXTS:
                 has_text |= self._add_text(key, value)
+                self.ends_with_content |= key == "content"
             elif key == "tool_calls" and value != _NULL:
                 self.calls += (bytes(call) for call in _DECODE_LIST(value))
             elif value not in _NOTHING:
@@ -145,7 +182,7 @@ class _Collected:
         return b'"' + b"".join(self.texts.get(key, ())) + b'"'
 
 
-def assemble(style: Style, data: bytes, *, is_chat: bool) -> tuple[bytes, bytes] | None:
+def assemble(style: Style, data: bytes) -> tuple[bytes, bytes] | None:
     """Return the whole answer and its content type; None for an unfinished stream and for what `style` does not know."""
     events = [event.data for event in split(data, StreamKind.SSE) if event.data is not None]
     if not events or events[-1] != _DONE:
@@ -158,10 +195,9 @@ def assemble(style: Style, data: bytes, *, is_chat: bool) -> tuple[bytes, bytes]
             return None
         if style.can_withhold and _is_withheld(collected) and not _SEAM.search(data):
             return None
-        body = _written(style, collected, is_chat=is_chat)
+        return _written(style, collected) + style.end, style.content_type
     except (_UnknownError, msgspec.MsgspecError, ValueError):
         return None
-    return body + style.end, style.content_type
 
 
 def _is_withheld(collected: _Collected) -> bool:
@@ -173,21 +209,18 @@ def _is_withheld(collected: _Collected) -> bool:
     return collected.choice["finish_reason"] == b'"length"' and collected.sent_n != collected.finished_n
 
 
-def _written(style: Style, collected: _Collected, *, is_chat: bool) -> bytes:
-    members = dict(collected.members)
-    members["object"] = b'"chat.completion"' if is_chat else b'"text_completion"'
-    choice = {"finish_reason": collected.choice["finish_reason"], "index": b"0"}
-    if is_chat:
+def _written(style: Style, collected: _Collected) -> bytes:
+    choice = {**collected.choice, "index": b"0"}
+    if style.message:
         choice["message"] = _message(style, collected)
-        members["choices"] = b"[" + _object(style.choice, choice) + b"]"
     else:
         choice["text"] = collected.text("text")
-        order = style.choice
-        if style is LLAMACPP:
-            order = LLAMACPP_TEXT_CHOICE
+        if "logprobs" in style.choice:
             choice["logprobs"] = _NULL
-        members["choices"] = b"[" + _object(order, choice) + b"]"
-    return _object(style.members, members)
+    members = {**collected.members, "object": style.name, "choices": b"[" + _object(style.choice, choice, style) + b"]"}
+    if style.usage:
+        members["usage"] = _usage(style, members["usage"])
+    return _object(style.members, members, style)
 
 
 def _message(style: Style, collected: _Collected) -> bytes:
@@ -195,14 +228,26 @@ def _message(style: Style, collected: _Collected) -> bytes:
     for key in _TEXTS[1:]:
         if (text := collected.text(key)) != b'""':
             message[key] = text
+    # A parser of vLLM's makes null of no content; what has no parser ends with an empty content of its own.
+    if style.is_full and message["content"] == b'""' and ("reasoning" in message or not collected.ends_with_content):
+        message["content"] = _NULL
     if collected.calls:
         message["tool_calls"] = b"[" + b",".join(collected.calls) + b"]"
     if not message.keys() <= set(style.message):
         raise _UnknownError
-    return _object(style.message, message)
+    return _object(style.message, message, style)
 
 
-def _object(order: tuple[str, ...], members: dict[str, bytes]) -> bytes:
-    """Write an object: the members of `order` that there are, then the others as they came."""
-    keys = [key for key in order if key in members] + [key for key in members if key not in order]
-    return b"{" + b",".join(b'"%b":%b' % (key.encode(), members[key]) for key in keys) + b"}"
+def _usage(style: Style, usage: bytes) -> bytes:
+    """Write the usage with the nulls that its event leaves out."""
+    members = {key: bytes(value) for key, value in _DECODE_MEMBERS(usage).items()}
+    if (details := members.get("prompt_tokens_details", _NULL)) != _NULL:
+        known = {key: bytes(value) for key, value in _DECODE_MEMBERS(details).items()}
+        members["prompt_tokens_details"] = _object(_PROMPT_DETAILS, known, style)
+    return _object(style.usage, members, style)
+
+
+def _object(order: tuple[str, ...], members: dict[str, bytes], style: Style) -> bytes:
+    """Write an object: the members of `order` that there are, or all where `style` says so; then the others as they came."""
+    keys = [key for key in order if style.is_full or key in members] + [key for key in members if key not in order]
+    return b"{" + b",".join(b'"%b":%b' % (key.encode(), members.get(key, _NULL)) for key in keys) + b"}"

@@ -46,8 +46,18 @@ _LLAMACPP_CHAT = _LLAMACPP | _keys(
 _OLLAMA = _SAMPLING | _keys("messages reasoning reasoning_effort response_format tools tool_choice parallel_tool_calls")
 _OLLAMA_NATIVE = _keys("model format options keep_alive think truncate shift")
 
+_VLLM = _SAMPLING | _keys(
+    "top_k min_p repetition_penalty length_penalty stop_token_ids include_stop_str_in_output ignore_eos min_tokens "
+    "skip_special_tokens spaces_between_special_tokens truncate_prompt_tokens truncation_side allowed_token_ids bad_words "
+    "add_special_tokens priority response_format structured_outputs"
+)
+_VLLM_CHAT = _VLLM | _keys(
+    "messages tool_choice parallel_tool_calls reasoning_effort thinking_token_budget add_generation_prompt "
+    "continue_final_message documents chat_template chat_template_kwargs mm_processor_kwargs"
+)
+
 # These may stand in a request as long as they ask for nothing.
-_UNASKED = _keys("tools functions logprobs top_logprobs n_probs echo suffix best_of return_progress verbose audio")
+_UNASKED = _keys("tools functions top_logprobs n_probs echo suffix best_of return_progress verbose audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +65,45 @@ class _Proof:
     """For one engine and path: the members that are known to leave stream and whole alike, and what to write into the request.
 
     `needs` must be there and say something. `is_prefill_joined`: the whole begins with the client's own last message, which the
-    stream leaves out.
+    stream leaves out. `versions`: how the engine's version must begin.
     """
 
     known: frozenset[str]
     needs: str
     writes: Mapping[str, bytes]
     is_prefill_joined: bool = False
+    versions: tuple[str, ...] = ("",)
 
 
 # Each with its evidence. llama.cpp: asked both ways (tests/integration/test_assembly.py, b11549); timings_per_token tells whether
 # the last tokens' text was sent (assembled_openai). Ollama: server/routes.go reads the same channel of lines for both and adds up
 # text, thinking and, when tools were offered, tool calls; middleware/openai.go writes both from the same structures.
+# vLLM: asked both ways, 0.32.0, without a parser for reasoning or tools.
 _LLAMACPP_WRITES = {"stream": _TRUE, "stream_options": _USAGE, "timings_per_token": _TRUE}
-_OLLAMA_WRITES = {"stream": _TRUE, "stream_options": _USAGE}
+_WRITES = {"stream": _TRUE, "stream_options": _USAGE}
+# vLLM writes every member, null or not, and other versions have others.
+_VLLM_VERSIONS = ("0.32.",)
 _PROOFS: Mapping[tuple[EngineKind, str], _Proof] = {
     (EngineKind.LLAMACPP, CHAT): _Proof(_LLAMACPP_CHAT, "messages", _LLAMACPP_WRITES, is_prefill_joined=True),
     (EngineKind.LLAMACPP, TEXT): _Proof(_LLAMACPP | {"prompt"}, "prompt", _LLAMACPP_WRITES),
-    (EngineKind.OLLAMA, CHAT): _Proof(_OLLAMA, "messages", _OLLAMA_WRITES),
-    (EngineKind.OLLAMA, TEXT): _Proof(_SAMPLING | {"prompt", "suffix"}, "prompt", _OLLAMA_WRITES),
+    (EngineKind.VLLM, CHAT): _Proof(_VLLM_CHAT, "messages", _WRITES, versions=_VLLM_VERSIONS),
+    (EngineKind.VLLM, TEXT): _Proof(_VLLM | {"prompt"}, "prompt", _WRITES, versions=_VLLM_VERSIONS),
+    (EngineKind.OLLAMA, CHAT): _Proof(_OLLAMA, "messages", _WRITES),
+    (EngineKind.OLLAMA, TEXT): _Proof(_SAMPLING | {"prompt", "suffix"}, "prompt", _WRITES),
     (EngineKind.OLLAMA, OLLAMA_CHAT): _Proof(_OLLAMA_NATIVE | {"messages", "tools"}, "messages", {"stream": _TRUE}),
     (EngineKind.OLLAMA, OLLAMA_TEXT): _Proof(
         _OLLAMA_NATIVE | {"prompt", "suffix", "images", "system", "template", "raw", "context"}, "prompt", {"stream": _TRUE}
     ),
 }
 
-_STYLES: Mapping[EngineKind, Style] = {EngineKind.LLAMACPP: assembled_openai.LLAMACPP, EngineKind.OLLAMA: assembled_openai.OLLAMA}
+_STYLES: Mapping[tuple[EngineKind, str], Style] = {
+    (EngineKind.LLAMACPP, CHAT): assembled_openai.LLAMACPP_CHAT,
+    (EngineKind.LLAMACPP, TEXT): assembled_openai.LLAMACPP_TEXT,
+    (EngineKind.OLLAMA, CHAT): assembled_openai.OLLAMA_CHAT,
+    (EngineKind.OLLAMA, TEXT): assembled_openai.OLLAMA_TEXT,
+    (EngineKind.VLLM, CHAT): assembled_openai.VLLM_CHAT,
+    (EngineKind.VLLM, TEXT): assembled_openai.VLLM_TEXT,
+}
 
 
 class _Role(msgspec.Struct):
@@ -95,13 +118,14 @@ _DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _DECODE_ROLES = msgspec.json.Decoder(_Roles).decode
 
 
-def as_streamed(engine: EngineKind, path: str, body: bytes) -> bytes | None:
+def as_streamed(engine: EngineKind, path: str, body: bytes, version: str = "") -> bytes | None:
     """Return `body` asking for a stream whose whole is known to equal the engine's own answer to `body`; None when it is not.
 
-    Only the members that ask for the stream change or are added, every other byte stays. Raises nothing.
+    `version` is the engine's, "" when unknown. Only the members that ask for the stream change or are added, every other byte
+    stays. Raises nothing.
     """
     proof = _PROOFS.get((engine, path))
-    if proof is None:
+    if proof is None or not version.startswith(proof.versions):
         return None
     members = _members(body)
     if members is None or not _is_proven(proof, members) or (proof.is_prefill_joined and _ends_with_assistant(body)):
@@ -122,9 +146,9 @@ def assemble(engine: EngineKind, path: str, body: bytes, data: bytes) -> tuple[b
     `data` is all events of the stream that `as_streamed` asked for, continuations included. None: an error, an answer without
     its finish, or one in which something stands that only the engine could put into a whole answer (see assembled_openai).
     """
-    if path in (CHAT, TEXT):
-        style = _STYLES.get(engine)
-        return assembled_openai.assemble(style, data, is_chat=path == CHAT) if style is not None else None
+    style = _STYLES.get((engine, path))
+    if style is not None:
+        return assembled_openai.assemble(style, data)
     if engine is EngineKind.OLLAMA and path in (OLLAMA_CHAT, OLLAMA_TEXT):
         has_tools = (_members(body) or {}).get("tools", b"null") not in _NOTHING
         return assembled_ollama.assemble(data, is_chat=path == OLLAMA_CHAT, has_tools=has_tools)
@@ -144,7 +168,10 @@ def _is_proven(proof: _Proof, members: Mapping[str, bytes]) -> bool:
     if members.get(proof.needs, b"null") in _NOTHING or (proof.needs == "prompt" and not members["prompt"].startswith(b'"')):
         return False
     others = members.keys() - proof.known - {"n", "stream"}
-    return all(members[key] == b"null" or (key in _UNASKED and members[key] in _NOTHING) for key in others)
+    # False is no logprobs; 0 is those of the tokens themselves (vLLM's text completions).
+    if members.get("logprobs", b"null") not in (b"null", b"false"):
+        return False
+    return all(members[key] == b"null" or (key in _UNASKED and members[key] in _NOTHING) for key in others - {"logprobs"})
 
 
 def _ends_with_assistant(body: bytes) -> bool:

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from understudy.dialects.assembled_openai import LLAMACPP, OLLAMA, Style, assemble
+from understudy.dialects.assembled_openai import (
+    LLAMACPP_CHAT,
+    LLAMACPP_TEXT,
+    OLLAMA_CHAT,
+    OLLAMA_TEXT,
+    VLLM_CHAT,
+    VLLM_TEXT,
+    Style,
+    assemble,
+)
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 DONE = b"data: [DONE]\n\n"
@@ -34,8 +43,8 @@ def ending(finish: bytes = b"stop", tokens: int = 2) -> bytes:
 ROLE = delta(b'{"role":"assistant","content":null}')
 
 
-def whole(style: Style, data: bytes, *, is_chat: bool = True) -> bytes:
-    answer = assemble(style, data, is_chat=is_chat)
+def whole(style: Style, data: bytes) -> bytes:
+    answer = assemble(style, data)
     assert answer is not None
     return answer[0]
 
@@ -47,7 +56,7 @@ def read(body: bytes) -> Any:
 def test_a_chat_of_llamacpp_reads_byte_for_byte_as_it_writes_whole_ones() -> None:
     """Members in the engine's order, numbers and escapes in its spelling (recorded, b11549)."""
     stream = ROLE + delta(b'{"content":" a\\u0001"}') + delta(b'{"content":"\xc3\xa9\\n"}') + ending()
-    assert assemble(LLAMACPP, stream, is_chat=True) == (
+    assert assemble(LLAMACPP_CHAT, stream) == (
         b'{"choices":[{"finish_reason":"stop","index":0,"message":{"role":"assistant","content":" a\\u0001\xc3\xa9\\n"}}],'
         b'"created":7,"model":"m","system_fingerprint":"b","object":"chat.completion",' + USAGE + b',"id":"c",'
         b'"timings":{"cache_n":0,"predicted_n":2,"predicted_ms":0.50}}',
@@ -56,9 +65,7 @@ def test_a_chat_of_llamacpp_reads_byte_for_byte_as_it_writes_whole_ones() -> Non
 
 
 def test_recorded_streams_of_llamacpp_are_assembled() -> None:
-    text = read(
-        whole(LLAMACPP, (GOLDEN / "llamacpp/completions.sse").read_bytes().replace(b'"length"', b'"stop"'), is_chat=False)
-    )
+    text = read(whole(LLAMACPP_TEXT, (GOLDEN / "llamacpp/completions.sse").read_bytes().replace(b'"length"', b'"stop"')))
     assert text["choices"] == [{"text": " gefi sika pire", "index": 0, "logprobs": None, "finish_reason": "stop"}]
     assert text["object"] == "text_completion"
     assert text["usage"]["total_tokens"] == 9
@@ -67,23 +74,23 @@ def test_recorded_streams_of_llamacpp_are_assembled() -> None:
 
 def test_reasoning_stands_after_the_content() -> None:
     stream = ROLE + delta(b'{"reasoning_content":"so"}') + delta(b'{"content":"yes"}') + ending()
-    assert b'"message":{"role":"assistant","content":"yes","reasoning_content":"so"}}' in whole(LLAMACPP, stream)
+    assert b'"message":{"role":"assistant","content":"yes","reasoning_content":"so"}}' in whole(LLAMACPP_CHAT, stream)
 
 
 def test_text_that_llamacpp_kept_back_at_its_token_limit_makes_the_whole_unknown() -> None:
     """Its stream never sends what may have become a stop string, though its whole answer has it (observed, b11549)."""
     sent = ROLE + delta(b'{"content":"a"}', 1) + delta(b'{"content":"b"}', 2) + ending(b"length", 2)
     kept_back = ROLE + delta(b'{"content":"a"}', 1) + ending(b"length", 2)
-    assert read(whole(LLAMACPP, sent))["choices"][0]["message"]["content"] == "ab"
-    assert assemble(LLAMACPP, kept_back, is_chat=True) is None
+    assert read(whole(LLAMACPP_CHAT, sent))["choices"][0]["message"]["content"] == "ab"
+    assert assemble(LLAMACPP_CHAT, kept_back) is None
 
 
 def test_a_resumed_stream_is_assembled_although_its_tokens_were_not_counted() -> None:
     seam = b": understudy resumed on gpu1 after 1 characters\n\n"
     stream = ROLE + delta(b'{"content":"a"}', 1) + seam + delta(b'{"content":"b"}') + ending(b"length", 9)
-    assert read(whole(LLAMACPP, stream))["choices"][0]["message"]["content"] == "ab"
+    assert read(whole(LLAMACPP_CHAT, stream))["choices"][0]["message"]["content"] == "ab"
     in_text = ROLE + delta(b'{"content":": understudy resumed on gpu1"}', 1) + ending(b"length", 9)
-    assert assemble(LLAMACPP, in_text, is_chat=True) is None
+    assert assemble(LLAMACPP_CHAT, in_text) is None
 
 
 def test_a_chat_of_ollama_ends_with_a_line_end_and_has_its_own_order() -> None:
@@ -99,7 +106,7 @@ def test_a_chat_of_ollama_ends_with_a_line_end_and_has_its_own_order() -> None:
         + b',"choices":[{"index":0,"delta":{"role":"assistant","content":"b"},"finish_reason":"tool_calls"}]}\n\n'
         b"data: {" + head + b',"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'
     ) + DONE
-    assert assemble(OLLAMA, stream, is_chat=True) == (
+    assert assemble(OLLAMA_CHAT, stream) == (
         (
             b'{"id":"chatcmpl-1","object":"chat.completion","created":7,"model":"m","system_fingerprint":"fp_ollama",'
             b'"choices":[{"index":0,"message":{"role":"assistant","content":"a\\u0026b","tool_calls":[{"id":"1"}]},'
@@ -119,11 +126,76 @@ def test_a_text_of_ollama_takes_the_last_usage() -> None:
         + zeros
     )
     stream += b"data: {" + head + b',"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n' + DONE
-    assert whole(OLLAMA, stream, is_chat=False) == (
+    assert whole(OLLAMA_TEXT, stream) == (
         b'{"id":"cmpl-1","object":"text_completion","created":7,"model":"m","system_fingerprint":"fp_ollama",'
         b'"choices":[{"text":"a","index":0,"finish_reason":"stop"}],'
         b'"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n'
     )
+
+
+VLLM_HEAD = b'"created":7,"model":"m","choices":['
+VLLM_USAGE = b'"usage":{"prompt_tokens":26,"total_tokens":29,"completion_tokens":3'
+VLLM_PRINT = b'"system_fingerprint":"vllm-0.32.0-63515853"'
+
+
+def vllm_chat(*deltas: bytes, usage: bytes = VLLM_USAGE) -> bytes:
+    """Write a stream of vLLM: the finish stands in the last event that has a choice (recorded, 0.32.0)."""
+    head = b'data: {"id":"c","object":"chat.completion.chunk",' + VLLM_HEAD
+    role = b'{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"prompt_text":null}\n\n'
+    events = [
+        b'{"index":0,"delta":%b,"logprobs":null,"finish_reason":null,"token_ids":null}]}\n\n' % each for each in deltas[:-1]
+    ]
+    last = b'{"index":0,"delta":%b,"logprobs":null,"finish_reason":"stop","stop_reason":"a","token_ids":null}]}\n\n' % deltas[-1]
+    return b"".join(head + each for each in (role, *events, last, b"]," + usage + b"}," + VLLM_PRINT + b"}\n\n")) + DONE
+
+
+def test_a_chat_of_vllm_has_every_member_null_or_not() -> None:
+    assert assemble(VLLM_CHAT, vllm_chat(b'{"content":". "}', b'{"content":"gete"}')) == (
+        (
+            b'{"id":"c","object":"chat.completion",' + VLLM_HEAD + b'{"index":0,"message":{"role":"assistant","content":". gete",'
+            b'"refusal":null,"annotations":null,"audio":null,"function_call":null,"reasoning":null},"logprobs":null,'
+            b'"finish_reason":"stop","stop_reason":"a","token_ids":null,"routed_experts":null}],"service_tier":null,'
+            + VLLM_PRINT
+            + b","
+            + VLLM_USAGE
+            + b',"prompt_tokens_details":null,"completion_tokens_details":null},"prompt_logprobs":null,"prompt_token_ids":null,'
+            b'"prompt_text":null,"kv_transfer_params":null,"ec_transfer_params":null,"metrics":null}'
+        ),
+        b"application/json",
+    )
+
+
+def test_a_text_of_vllm_has_members_of_its_own() -> None:
+    head = b'data: {"id":"c","object":"text_completion",' + VLLM_HEAD
+    rest = b'"logprobs":null,"finish_reason":"length","stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}\n\n'
+    stream = head + b'{"index":0,"text":" vofa",' + rest + head + b"]," + VLLM_USAGE + b"}," + VLLM_PRINT + b"}\n\n" + DONE
+    answer = read(whole(VLLM_TEXT, stream))
+    head_members = ["id", "object", "created", "model", "choices", "service_tier", "system_fingerprint", "usage"]
+    assert list(answer) == [*head_members, "kv_transfer_params", "ec_transfer_params", "metrics"]
+    nulls = ("logprobs", "stop_reason", "token_ids", "prompt_logprobs", "prompt_token_ids", "routed_experts")
+    assert answer["choices"] == [{"index": 0, "text": " vofa", "finish_reason": "length", **dict.fromkeys(nulls)}]
+
+
+def test_details_of_vllms_usage_get_their_nulls_back() -> None:
+    """Its usage event leaves nulls out, its whole answer has them (enable_prompt_tokens_details)."""
+    usage = VLLM_USAGE + b',"prompt_tokens_details":{"cached_tokens":16}'
+    details = read(whole(VLLM_CHAT, vllm_chat(b'{"content":"a"}', usage=usage)))["usage"]["prompt_tokens_details"]
+    assert details == {"cached_tokens": 16, "created_cache_tokens": None, "multimodal_tokens": None}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "content"),
+    [
+        ((b'{"content":""}',), ""),
+        ((b"{}",), None),
+        ((b'{"reasoning":"so"}', b"{}"), None),
+        ((b'{"reasoning":"so"}', b'{"content":""}'), None),
+        ((b'{"reasoning":"so"}', b'{"content":"yes"}', b"{}"), "yes"),
+    ],
+    ids=["no parser", "parser", "reasoning only", "reasoning, empty content", "both"],
+)
+def test_no_content_of_vllm_is_null_where_it_has_a_parser(deltas: tuple[bytes, ...], content: str | None) -> None:
+    assert read(whole(VLLM_CHAT, vllm_chat(*deltas)))["choices"][0]["message"]["content"] == content
 
 
 @pytest.mark.parametrize(
@@ -145,4 +217,4 @@ def test_a_text_of_ollama_takes_the_last_usage() -> None:
     ],
 )
 def test_what_the_engine_would_not_have_answered_so_is_not_assembled(stream: bytes) -> None:
-    assert assemble(LLAMACPP, stream, is_chat=True) is None
+    assert assemble(LLAMACPP_CHAT, stream) is None

@@ -111,6 +111,24 @@ def test_what_is_not_known_to_come_out_equal_is_asked_for_whole(engine: EngineKi
     assert as_streamed(engine, path, body) is None
 
 
+@pytest.mark.parametrize(("version", "is_streamed"), [("0.32.0", True), ("0.32.15", True), ("0.33.0", False), ("", False)])
+def test_vllm_is_asked_for_a_stream_in_versions_whose_whole_answers_are_known(version: str, is_streamed: bool) -> None:
+    assert (as_streamed(VLLM, CHAT, chat(top_k=5, logprobs=False), version) is not None) is is_streamed
+    assert (as_streamed(VLLM, TEXT, text(min_tokens=5), version) is not None) is is_streamed
+
+
+@pytest.mark.parametrize(
+    "body", [chat(logprobs=True), chat(tools=[TOOL]), chat(echo=True), chat(return_token_ids=True), chat(use_beam_search=True)]
+)
+def test_what_changes_vllms_shape_is_asked_for_whole(body: bytes) -> None:
+    assert as_streamed(VLLM, CHAT, body, "0.32.0") is None
+
+
+def test_no_logprobs_are_false_but_not_0() -> None:
+    """In vLLM's text completions 0 asks for those of the tokens themselves."""
+    assert as_streamed(VLLM, TEXT, text(logprobs=0), "0.32.0") is None
+
+
 @given(st.dictionaries(st.text(max_size=8) | st.sampled_from(["stream", "n", "tools"]), st.none() | st.booleans() | st.text()))
 def test_whatever_a_body_holds_the_request_for_a_stream_asks_for_the_same(more: dict[str, Any]) -> None:
     body = chat(**more)
