@@ -1,0 +1,169 @@
+"""How llama.cpp goes on with an answer: the chat with the partial as its last message, or the rendered prompt and the text.
+
+Called through engines.continuation. Measured with build 11549 (engines.md 3.1, and tests/integration/test_continuing.py): with
+f32 arithmetic every cut of a greedy answer at a chunk's border goes on byte for byte.
+"""
+
+from typing import Any, Final
+
+from understudy.core.transcript import Case, Continuation, Method, Shape
+from understudy.engines.broken import (
+    REASON_SENTINEL,
+    SENTINEL,
+    TRIAL,
+    Asking,
+    Cut,
+    Fit,
+    Outcome,
+    Shown,
+    ask_json,
+    encode,
+    fit_of,
+    going_on,
+    spent,
+    spoken,
+    template_key,
+    template_members,
+    tokens_left,
+    with_partial,
+    without,
+)
+
+# Builds take a last assistant's message for a beginning by themselves; the words are for those that were told not to
+# (--no-prefill-assistant). Older builds do not know them and need not.
+_FLAGS: Final = {"continue_final_message": True, "add_generation_prompt": False}
+_CHAT_KEYS: Final = (
+    *("messages", "tools", "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "reasoning_format", "reasoning_effort"),
+    *("max_completion_tokens", "n_predict", "continue_final_message", "add_generation_prompt", "response_format"),
+)
+# Enough of a prompt for the tokens around its end: words of any vocabulary are shorter.
+_TAIL_CHARACTERS: Final = 256
+
+
+def continue_chat(cut: Cut) -> Asking[Outcome]:
+    """Go on with the chat, parsers and grammars included; the partial is its last message, which this engine opens again."""
+    shown = yield from _try_template(cut)
+    has_other_way = not cut.cases and cut.shape is Shape.OPENAI_CHAT
+    if shown.fit is Fit.NONE or (shown.fit is Fit.OTHER and has_other_way):
+        return None
+    swallow = cut.text[len(cut.text.rstrip()) :] if shown.fit is Fit.TRIMMED else ""
+    text = cut.text.removesuffix(swallow)
+    if not text and not cut.reasoning:
+        # An empty message is rendered without the assistant's head (engines.md 3.3).
+        return None
+    messages = with_partial(cut.ask.get("messages"), spoken(cut, text), joins=True)
+    if messages is None:
+        return None
+    delivered = yield from _count(cut, shown.prompt, text)
+    left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
+    if left is not None and left <= 0:
+        return spent(cut, delivered)
+    ask = {**going_on(cut, left, delivered), "messages": messages}
+    if cut.shape is Shape.OPENAI_CHAT:
+        ask |= _FLAGS
+    return Continuation(Method.LLAMACPP_CHAT, cut.path, encode(ask), cut.shape, delivered, swallow)
+
+
+def continue_text(cut: Cut) -> Asking[Outcome]:
+    """Go on with plain text: the prompt, given or rendered, and the text behind it."""
+    prompt = cut.ask.get("prompt")
+    if cut.shape is Shape.OPENAI_CHAT:
+        rendered = yield from ask_json("/apply-template", _rendering(cut, cut.ask.get("messages")))
+        prompt = rendered.get("prompt")
+    elif isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        return None
+    delivered = yield from _count(cut, prompt, cut.text)
+    left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
+    if left is not None and left <= 0:
+        return spent(cut, delivered)
+    return Continuation(
+        Method.LLAMACPP_TEXT,
+        "/v1/completions",
+        encode(_as_text(cut, prompt + cut.text, left, delivered)),
+        Shape.OPENAI_TEXT,
+        delivered,
+    )
+
+
+def _as_text(cut: Cut, prompt: Any, left: int | None, delivered: int | None) -> dict[str, Any]:
+    ask = {**without(going_on(cut, left, delivered), *_CHAT_KEYS), "prompt": prompt}
+    if left is not None:
+        ask["max_tokens"] = left
+    return ask
+
+
+def _rendering(cut: Cut, messages: Any) -> dict[str, Any]:
+    members = template_members(cut.ask)
+    if cut.shape is Shape.ANTHROPIC and "tools" in members:
+        members["tools"] = _openai_tools(members["tools"])
+        members.pop("tool_choice", None)
+    return {**members, "messages": messages}
+
+
+def _openai_tools(tools: Any) -> list[Any]:
+    """Write Anthropic's tools as this engine's template sees them (tools/server, convert_anthropic_to_oai)."""
+    told = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": tool.get("name", ""),
+                "description": tool.get("description", ""),
+                "parameters": tool.get("input_schema", {}),
+            },
+        }
+        for tool in told
+    ]
+
+
+def _try_template(cut: Cut) -> Asking[Shown]:
+    """Ask what the model's template does with an assistant's message at the end, unless that is known."""
+    thought = cut.cases & {Case.REASONING, Case.REASONED}
+    kind = next(iter(thought), "text")
+    key = template_key(cut, f"{cut.shape} {kind}")
+    known = cut.abilities.shown.get(key)
+    if known is not None:
+        return known
+    prompt = yield from ask_json("/apply-template", _rendering(cut, list(TRIAL)))
+    message = {"role": "assistant", "content": "" if kind is Case.REASONING else SENTINEL}
+    if thought:
+        message["reasoning_content"] = REASON_SENTINEL
+    trial = _rendering(cut, [*TRIAL, message])
+    if cut.shape is Shape.OPENAI_CHAT:
+        trial |= _FLAGS
+    answer = yield from ask_json("/apply-template", trial)
+    before, shown = _text(prompt), _text(answer)
+    if thought:
+        whole = REASON_SENTINEL in shown and shown.endswith(REASON_SENTINEL if kind is Case.REASONING else SENTINEL)
+        fit = Fit.OTHER if whole else Fit.NONE
+    else:
+        fit = fit_of(before, shown, SENTINEL)
+    found = Shown(fit, before)
+    # No answer is no knowledge.
+    return cut.abilities.learn(key, found) if before and shown else found
+
+
+def _text(answer: dict[str, Any]) -> str:
+    prompt = answer.get("prompt")
+    return prompt if isinstance(prompt, str) else ""
+
+
+def _count(cut: Cut, prompt: str, text: str) -> Asking[int | None]:
+    """Ask how many tokens the text has where it stands; None when nobody wants to know, or the engine does not tell."""
+    if cut.broken.transcript.tokens is not None:
+        return cut.broken.transcript.tokens
+    if not cut.is_counted:
+        return None
+    tail = prompt[-_TAIL_CHARACTERS:]
+    before = yield from _tokens(cut, tail)
+    behind = yield from _tokens(cut, tail + cut.reasoning + text)
+    return max(0, behind - before) if before is not None and behind is not None else None
+
+
+def _tokens(cut: Cut, text: str) -> Asking[int | None]:
+    model = {"model": cut.ask["model"]} if "model" in cut.ask else {}
+    answer = yield from ask_json("/tokenize", {**model, "content": text, "add_special": True, "parse_special": True})
+    tokens = answer.get("tokens")
+    return len(tokens) if isinstance(tokens, list) else None
