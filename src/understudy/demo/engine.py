@@ -1,54 +1,24 @@
 """A small engine with made-up but repeatable answers, so that Understudy can be tried without a model.
 
-Speaks the OpenAI dialect and Ollama's, streamed and not, at one token per `token_delay_s`. Run by demo.show as a process of its
-own (`python -m understudy.demo.engine`) and by the integration tests. The same question gets the same answer from every copy of
-it. Never loads anything, keeps nothing between requests, and is no part of the daemon.
+Speaks the OpenAI dialect and Ollama's, streamed and not, at one token per `token_delay_s`, and renders and continues as an Ollama
+does; what it says is in demo.part. Run by demo.show as a process of its own (`python -m understudy.demo.engine`) and by the
+integration tests. Never loads anything, keeps nothing between requests, and is no part of the daemon.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
-import re
 import sys
 import time
 import zlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
-LINES = (
-    "The lead learns the part; the understudy learns it too, and waits in the wings. ",
-    "When the lead cannot go on, the understudy does, and the audience hears the whole play. ",
-    "Nobody in the stalls has to know who was meant to speak. ",
-    "One port, several engines behind it, and an answer as long as one of them stands. ",
-    "A light goes out, another is lit, and the scene continues. ",
-    "Rehearse the failure, and the evening will be dull in the best of ways. ",
-)
-EMBEDDING_DIMENSIONS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one request asks the engine to say. `tokens` are the answer's pieces in order, already cut to the asked length."""
-
-    model: str
-    prompt_tokens: int
-    tokens: tuple[str, ...]
-    is_cut: bool
-
-    @property
-    def text(self) -> str:
-        """The whole answer."""
-        return "".join(self.tokens)
-
-    @property
-    def reason(self) -> str:
-        """Why the answer ends, in the word that both dialects use."""
-        return "length" if self.is_cut else "stop"
+from understudy.demo.part import Part, compose, embed, render
 
 
 class RequestError(Exception):
@@ -58,30 +28,6 @@ class RequestError(Exception):
         super().__init__(words)
         self.status = status
         self.words = words
-
-
-def read_prompt(messages: Sequence[Any]) -> str:
-    """Return the text of the last message, whether it is a string or a list of text parts; "" when there is none."""
-    if not messages or not isinstance(messages[-1], dict):
-        return ""
-    content = messages[-1].get("content")
-    if isinstance(content, list):
-        return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return str(content or "")
-
-
-def compose(prompt: str, model: str, tokens_max: int | None) -> Part:
-    """Make up the answer to `prompt`: two lines picked by its checksum, so that every engine says the same."""
-    start = zlib.crc32(prompt.encode())
-    text = LINES[start % len(LINES)] + LINES[(start + 1) % len(LINES)]
-    tokens = tuple(re.findall(r"\s*\S+", text))
-    is_cut = tokens_max is not None and 0 <= tokens_max < len(tokens)
-    return Part(model, max(1, len(prompt.split())), tokens[:tokens_max] if is_cut else tokens, is_cut)
-
-
-def embed(text: str) -> list[float]:
-    """Make up a repeatable vector of `EMBEDDING_DIMENSIONS` numbers between -1 and 1."""
-    return [zlib.crc32(f"{i} {text}".encode()) / 2**31 - 1 for i in range(EMBEDDING_DIMENSIONS)]
 
 
 def now_text() -> str:
@@ -154,7 +100,7 @@ class Engine:
             body = await self._read_body(request, wanted="messages")
         except RequestError as error:
             return _openai_refusal(error)
-        part = compose(read_prompt(body["messages"]), body["model"], _tokens_max(body))
+        part = compose(render(body["messages"]), body["model"], _tokens_max(body))
         return await self._tell_openai(request, body, part, "chat.completion")
 
     async def _openai_completion(self, request: web.Request) -> web.StreamResponse:
@@ -162,7 +108,7 @@ class Engine:
             body = await self._read_body(request)
         except RequestError as error:
             return _openai_refusal(error)
-        part = compose(str(body.get("prompt") or ""), body["model"], _tokens_max(body))
+        part = compose(_asking(body), body["model"], _tokens_max(body))
         return await self._tell_openai(request, body, part, "text_completion")
 
     async def _openai_embeddings(self, request: web.Request) -> web.Response:
@@ -216,17 +162,16 @@ class Engine:
         except RequestError as error:
             return web.json_response({"error": error.words}, status=error.status)
         messages = body.get("messages")
-        part = compose(read_prompt(messages), body["model"], _tokens_max(body)) if messages else None
-        return await self._tell_ollama(request, body, part)
+        return await self._answer_ollama(request, body, render(messages) if messages and isinstance(messages, list) else "")
 
     async def _ollama_generate(self, request: web.Request) -> web.StreamResponse:
         try:
             body = await self._read_body(request)
         except RequestError as error:
             return web.json_response({"error": error.words}, status=error.status)
-        prompt = body.get("prompt")
-        part = compose(str(prompt), body["model"], _tokens_max(body)) if prompt else None
-        return await self._tell_ollama(request, body, part)
+        if not body.get("prompt"):
+            return await self._answer_ollama(request, body, "")
+        return await self._answer_ollama(request, body, str(body["prompt"]) if body.get("raw") else _asking(body))
 
     async def _ollama_embed(self, request: web.Request) -> web.Response:
         try:
@@ -237,33 +182,34 @@ class Engine:
         texts = texts if isinstance(texts, list) else [texts]
         return web.json_response({"model": body["model"], "embeddings": [embed(str(text)) for text in texts]})
 
-    async def _tell_ollama(self, request: web.Request, body: Mapping[str, Any], part: Part | None) -> web.StreamResponse:
-        """Tell `part` as NDJSON lines or one object; None answers a request that only loads the model."""
-        is_chat = request.path == "/api/chat"
+    async def _answer_ollama(self, request: web.Request, body: Mapping[str, Any], prompt: str) -> web.StreamResponse:
+        """Answer with what follows `prompt`, or with the prompt itself where that is asked; "" only loads the model."""
+        empty = _ollama_line(request, body, "")
+        if not prompt:
+            return web.json_response(empty | {"done": True, "done_reason": "load"})
+        if body.get("_debug_render_only"):
+            return web.json_response(empty | {"_debug_info": {"rendered_template": prompt}})
+        return await self._tell_ollama(request, body, compose(prompt, body["model"], _tokens_max(body)))
 
-        def line(piece: str, last: Mapping[str, Any] | None = None) -> dict[str, Any]:
-            said: dict[str, Any] = {"message": {"role": "assistant", "content": piece}} if is_chat else {"response": piece}
-            return {"model": body["model"], "created_at": now_text()} | said | {"done": last is not None} | dict(last or {})
-
-        if part is None:
-            return web.json_response(line("", {"done_reason": "load"}))
+    async def _tell_ollama(self, request: web.Request, body: Mapping[str, Any], part: Part) -> web.StreamResponse:
+        """Tell `part` as NDJSON lines, or as one object."""
         started_at_s = time.monotonic()
 
-        def last() -> dict[str, Any]:
+        def last(piece: str) -> dict[str, Any]:
             duration_ns = int((time.monotonic() - started_at_s) * 1e9)
             counts = {"prompt_eval_count": part.prompt_tokens, "eval_count": len(part.tokens)}
             times = {"total_duration": duration_ns, "load_duration": 0, "prompt_eval_duration": 0, "eval_duration": duration_ns}
-            return {"done_reason": part.reason} | counts | times
+            return _ollama_line(request, body, piece) | {"done": True, "done_reason": part.reason} | counts | times
 
         if not body.get("stream", True):
             await self._pause(len(part.tokens))
-            return web.json_response(line(part.text, last()))
+            return web.json_response(last(part.text))
 
         async def lines() -> AsyncGenerator[bytes, None]:
             for token in part.tokens:
                 await self._pause(1)
-                yield json.dumps(line(token)).encode() + b"\n"
-            yield json.dumps(line("", last())).encode() + b"\n"
+                yield json.dumps(_ollama_line(request, body, token)).encode() + b"\n"
+            yield json.dumps(last("")).encode() + b"\n"
 
         return await _stream(request, "application/x-ndjson", lines())
 
@@ -286,6 +232,19 @@ class Engine:
 
     async def _pause(self, tokens: int) -> None:
         await asyncio.sleep(self._token_delay_s * tokens)
+
+
+def _asking(body: Mapping[str, Any]) -> str:
+    """Render a request that has a prompt instead of messages: as Ollama does, it becomes what the user says."""
+    system = [{"role": "system", "content": body["system"]}] if body.get("system") else []
+    return render([*system, {"role": "user", "content": body.get("prompt")}])
+
+
+def _ollama_line(request: web.Request, body: Mapping[str, Any], piece: str) -> dict[str, Any]:
+    """Write a line of an answer that goes on after it."""
+    is_chat = request.path == "/api/chat"
+    said: dict[str, Any] = {"message": {"role": "assistant", "content": piece}} if is_chat else {"response": piece}
+    return {"model": body["model"], "created_at": now_text()} | said | {"done": False}
 
 
 def _tokens_max(body: Mapping[str, Any]) -> int | None:

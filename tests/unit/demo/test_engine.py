@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from understudy.demo.engine import EMBEDDING_DIMENSIONS, Engine, compose, embed, main, read_prompt
+from understudy.demo.engine import Engine, main
+from understudy.demo.part import EMBEDDING_DIMENSIONS, embed, render
 
 MESSAGES = [{"role": "user", "content": "who is there?"}]
 
@@ -31,32 +32,6 @@ def events(body: bytes) -> list[Any]:
     *rest, done = [event.removeprefix(b"data: ") for event in body.split(b"\n\n") if event]
     assert done == b"[DONE]"
     return [json.loads(event) for event in rest]
-
-
-def test_the_same_question_gets_the_same_answer_and_another_one_another() -> None:
-    assert compose("a", "demo", None) == compose("a", "demo", None)
-    assert len({compose(text, "demo", None).text for text in "abcdef"}) > 1
-    assert embed("a") == embed("a") != embed("b")
-
-
-def test_an_answer_is_cut_to_the_asked_length_and_says_so() -> None:
-    part = compose("a", "demo", 3)
-    assert (len(part.tokens), part.reason) == (3, "length")
-    assert compose("a", "demo", 1000).reason == "stop"
-
-
-@pytest.mark.parametrize(
-    ("messages", "prompt"),
-    [
-        ([], ""),
-        (["text"], ""),
-        ([{"content": "hello"}], "hello"),
-        ([{"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}], "a b"),
-        ([{"content": None}], ""),
-    ],
-)
-def test_the_prompt_is_the_last_message_in_either_form(messages: list[Any], prompt: str) -> None:
-    assert read_prompt(messages) == prompt
 
 
 async def test_it_looks_like_an_ollama_to_probes(client: TestClient[Any, Any]) -> None:
@@ -103,7 +78,102 @@ async def test_ollama_lines_add_up_to_the_whole_answer(client: TestClient[Any, A
     assert lines[-1]["eval_count"] == len(lines) - 1
 
 
-@pytest.mark.parametrize(("path", "asked"), [("/api/chat", {"messages": []}), ("/api/generate", {})])
+def told(path: str, body: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the text of a streamed answer, and what its end says: of its kind of stream whatever counts."""
+    if path.startswith("/api"):
+        lines = [json.loads(line) for line in body.splitlines()]
+        text = "".join(line["message"]["content"] if "message" in line else line["response"] for line in lines)
+        return text, {
+            "reason": lines[-1]["done_reason"],
+            "prompt": lines[-1]["prompt_eval_count"],
+            "said": lines[-1]["eval_count"],
+        }
+    *chunks, usage = events(body)
+    choices = [chunk["choices"][0] for chunk in chunks]
+    text = "".join(choice["delta"].get("content", "") if "delta" in choice else choice["text"] for choice in choices)
+    counts = usage["usage"]
+    assert counts["total_tokens"] == counts["prompt_tokens"] + counts["completion_tokens"]
+    return text, {
+        "reason": choices[-1]["finish_reason"],
+        "prompt": counts["prompt_tokens"],
+        "said": counts["completion_tokens"],
+    }
+
+
+STREAMED = {"model": "demo", "stream": True, "stream_options": {"include_usage": True}}
+ASKED: dict[str, dict[str, Any]] = {
+    "/api/chat": {"messages": MESSAGES},
+    "/v1/chat/completions": {"messages": MESSAGES},
+    "/api/generate": {"prompt": "who is there?"},
+    "/v1/completions": {"prompt": "who is there?"},
+}
+
+
+async def rendered(client: TestClient[Any, Any], path: str) -> str:
+    """Ask for the prompt that a request becomes; only Ollama's own paths tell it."""
+    own = path.replace("/v1/chat/completions", "/api/chat").replace("/v1/completions", "/api/generate")
+    status, body = await ask(client, own, model="demo", _debug_render_only=True, **ASKED[path])
+    assert status == 200
+    said = json.loads(body)
+    assert not said["done"]
+    assert "done_reason" not in said
+    return str(said["_debug_info"]["rendered_template"])
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_a_broken_answer_goes_on_from_its_rendered_prompt_as_if_it_had_never_broken(
+    client: TestClient[Any, Any], path: str
+) -> None:
+    _, streamed = await ask(client, path, **STREAMED, **ASKED[path])
+    whole, end = told(path, streamed)
+    prompt = await rendered(client, path)
+    words = end["said"]
+    for cut in range(1, words):
+        text = whole.split(" ")
+        partial = " ".join(text[:cut])
+        _, body = await ask(client, "/api/generate", model="demo", raw=True, truncate=False, prompt=prompt + partial)
+        rest, rest_end = told("/api/generate", body)
+        assert partial + rest == whole
+        assert rest_end == {"reason": "stop", "prompt": end["prompt"] + cut, "said": words - cut}
+
+
+async def test_a_continuation_heeds_its_own_bound(client: TestClient[Any, Any]) -> None:
+    prompt = await rendered(client, "/api/chat")
+    _, whole = await ask(client, "/api/generate", model="demo", raw=True, prompt=prompt)
+    begun = told("/api/generate", whole)[0][:20]
+    _, body = await ask(client, "/api/generate", model="demo", raw=True, prompt=prompt + begun, options={"num_predict": 2})
+    rest, end = told("/api/generate", body)
+    assert told("/api/generate", whole)[0].startswith(begun + rest)
+    assert (end["reason"], end["said"]) == ("length", 2)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+async def test_a_last_message_of_the_assistant_is_continued(client: TestClient[Any, Any], path: str) -> None:
+    _, streamed = await ask(client, path, **STREAMED, messages=MESSAGES)
+    whole, end = told(path, streamed)
+    begun = [*MESSAGES, {"role": "assistant", "content": whole[:30]}]
+    _, streamed = await ask(client, path, **STREAMED, messages=begun)
+    rest, rest_end = told(path, streamed)
+    assert whole[:30] + rest == whole
+    assert rest_end["prompt"] > end["prompt"]
+
+
+async def test_the_rendered_chat_shows_that_a_last_message_is_continued(client: TestClient[Any, Any]) -> None:
+    begun = [*MESSAGES, {"role": "assistant", "content": "it is I"}]
+    _, body = await ask(client, "/api/chat", model="demo", messages=begun, _debug_render_only=True)
+    assert json.loads(body)["_debug_info"]["rendered_template"] == render(begun)
+    assert render(begun).endswith("it is I")
+
+
+async def test_a_system_prompt_of_a_generation_is_rendered(client: TestClient[Any, Any]) -> None:
+    _, body = await ask(client, "/api/generate", model="demo", system="Be brief.", prompt="who", _debug_render_only=True)
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "who"}]
+    assert json.loads(body)["_debug_info"]["rendered_template"] == render(chat)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"), [("/api/chat", {"messages": "hi"}), ("/api/chat", {"messages": []}), ("/api/generate", {})]
+)
 async def test_a_request_without_a_prompt_only_loads_the_model(
     client: TestClient[Any, Any], path: str, asked: dict[str, Any]
 ) -> None:
