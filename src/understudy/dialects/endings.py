@@ -6,6 +6,7 @@ Called by dataplane.resuming. Also chooses the writer of a shape, for dialects.s
 from typing import Any
 
 from understudy.core.transcript import Shape, Spent, Transcript, Wish
+from understudy.dialects.fold import USAGE_SENT
 from understudy.dialects.pieces import Piece, counts_of
 from understudy.dialects.written import Counts, OllamaWriter, OpenAIWriter, Writer
 from understudy.dialects.written_anthropic import AnthropicWriter
@@ -27,8 +28,9 @@ def closing(wish: Wish, transcript: Transcript) -> bytes | None:
     """
     if not transcript.finish or transcript.is_unreadable or transcript.choices > 1:
         return None
-    prompt, completion = counts_of(transcript.usage)
-    return writer_of(wish, transcript, None, 0.0).end(Counts(prompt, completion))
+    is_sent = USAGE_SENT in transcript.notes
+    counts = Counts() if is_sent else Counts(*counts_of(transcript.usage))
+    return writer_of(wish, transcript, None, 0.0).end(counts)
 
 
 def cut_short(wish: Wish, transcript: Transcript, spent: Spent) -> bytes:

@@ -22,12 +22,22 @@ CUT_IDS = "cut_ids"  # ids since the last text: of a character that is not compl
 SEAM = "is_after_seam"  # no text has come since the last seam
 REASONING_KEYS = "reasoning_keys"  # the names by which the first backend calls its reasoning
 USAGE_EACH = "has_usage_each"  # vLLM's continuous_usage_stats
+USAGE_SENT = "is_usage_sent"  # the usage event behind the finish has come
 OPEN_BLOCK = "open_block"  # (index, type) of Anthropic's open content block
 BLOCKS = "blocks"  # how many content blocks have begun
 
 # Fields of a first event that are not the same in all.
 _PASSING_CHUNK_FIELDS = ("prompt_token_ids", "prompt_text", "prompt_logprobs", "timings", "prompt_progress", "__verbose")
-_PASSING_CHOICE_FIELDS = ("prompt_token_ids", "prompt_text")
+_EMPTY_CHOICE_FIELDS: dict[str, Any] = {
+    "text": "",
+    "delta": {},
+    "finish_reason": None,
+    "stop_reason": None,
+    "matched_stop": None,
+    "logprobs": None,
+    "token_ids": None,
+    "prompt_token_ids": None,
+}
 _PASSING_LINE_FIELDS = ("thinking", "tool_calls", "logprobs", SEAM_FIELD)
 
 
@@ -89,11 +99,8 @@ def _fold_chunk(transcript: Transcript, piece: Piece, data: bytes) -> None:
         transcript.choices = piece.index + 1
     if text:
         _add_text(transcript, piece, text)
-        if piece.tokens is not None:
-            transcript.tokens = piece.tokens
-        elif piece.ids is None:
-            # Whoever told before tells no more: what is known is not exact any longer.
-            transcript.tokens = None
+        # Where whoever told before tells no more, what is known is not exact any longer.
+        transcript.tokens = piece.tokens
     if piece.ids is not None or piece.prompt_ids or SEAM in transcript.notes:
         _add_ids(transcript, piece, has_text=bool(text))
     _add_rest(transcript, piece)
@@ -119,8 +126,10 @@ def _add_rest(transcript: Transcript, piece: Piece) -> None:
         transcript.finish = piece.finish
     if piece.usage is not None:
         transcript.usage = {**(transcript.usage or {}), **piece.usage}
-        if not piece.finish and piece.text:
+        if piece.text or piece.reasoning:
             transcript.notes[USAGE_EACH] = True
+        elif transcript.finish and not piece.finish:
+            transcript.notes[USAGE_SENT] = True
     if piece.tool_calls:
         transcript.has_tool_call = True
     if piece.has_audio:
@@ -130,7 +139,7 @@ def _add_rest(transcript: Transcript, piece: Piece) -> None:
 def _add_ids(transcript: Transcript, piece: Piece, *, has_text: bool) -> None:
     """Add token ids once the text that they stand for has come: without text they are the beginning of a character."""
     notes = transcript.notes
-    if piece.prompt_ids and not transcript.prompt_ids and not transcript.pieces - has_text:
+    if piece.prompt_ids and not transcript.prompt_ids:
         transcript.prompt_ids = list(piece.prompt_ids)
     if has_text and notes.pop(SEAM, False) and not piece.ids:
         # The backend that goes on tells no ids, so that those known no longer are all of them.
@@ -171,11 +180,7 @@ def _read_templates(transcript: Transcript, data: bytes, *, has_text: bool) -> N
 
 
 def _choice_template(choice: dict[str, Any]) -> dict[str, Any]:
-    template = {key: part for key, part in choice.items() if key not in _PASSING_CHOICE_FIELDS}
-    for key, nothing in (("text", ""), ("delta", {}), ("finish_reason", None), ("logprobs", None), ("token_ids", None)):
-        if key in template:
-            template[key] = nothing
-    return template
+    return {key: _EMPTY_CHOICE_FIELDS.get(key, part) for key, part in choice.items()}
 
 
 def _fold_line(transcript: Transcript, piece: Piece, data: bytes) -> None:

@@ -24,7 +24,8 @@ class Piece(msgspec.Struct, gc=False):
     """What one event adds.
 
     `finish` is the finish reason in the shape's own words, `usage` its counts likewise (`counts_of` reads them), `tokens` how
-    many tokens the engine has generated so far, where it says so. `why` are fields that go with a finish (vLLM's stop_reason).
+    many tokens the engine has generated so far, where it says so. `why` says what stopped it, under vLLM's `stop_reason` or
+    Anthropic's `stop_sequence`.
     `block` is Anthropic's content_block where one starts, `block_delta` a delta of one that is neither text nor thinking.
     `is_done`: the terminator. `is_unreadable`: it may have added something that nobody here understands.
     """
@@ -181,9 +182,9 @@ def _read_choice(chunk: _Chunk, choice: _Choice) -> Piece:
         piece.tokens = chunk.timings.predicted_n
     elif chunk.usage is not None:
         piece.tokens = counts_of(chunk.usage)[1]
-    if choice.stop_reason is not None or choice.matched_stop is not None:
-        why = {"stop_reason": choice.stop_reason, "matched_stop": choice.matched_stop}
-        piece.why = {key: value for key, value in why.items() if value is not None}
+    why = choice.matched_stop if choice.stop_reason is None else choice.stop_reason
+    if why is not None:
+        piece.why = {"stop_reason": why}
     if choice.delta is None:
         piece.text = choice.text or ""
     else:

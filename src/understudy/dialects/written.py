@@ -57,8 +57,12 @@ class OpenAIWriter:
         self._reasoning_keys: tuple[str, ...] = transcript.notes.get(REASONING_KEYS, ())
         self._head = dict(transcript.head) or {"object": "chat.completion.chunk" if self._is_chat else "text_completion"}
         self._choice = dict(transcript.choice) or {"index": 0}
+        # vLLM writes its own field beside each finish, null where no stop string made it; SGLang another.
+        self._has_stop_reason = "stop_reason" in self._choice or "token_ids" in self._choice
+        self._has_matched_stop = "matched_stop" in self._choice
         if self._keeps_ids:
             self._choice.pop("token_ids", None)
+            self._choice.pop("prompt_token_ids", None)
         self._calls = 0
         self._usage: dict[str, Any] = {}
         # A finish that waits for the usage it is written with.
@@ -117,8 +121,12 @@ class OpenAIWriter:
         if finish == "stop" and self._calls:
             finish = "tool_calls"
         choice["finish_reason"] = finish or None
-        if finish and piece.why:
-            choice.update(piece.why)
+        if finish:
+            why = (piece.why or {}).get("stop_reason")
+            if self._has_stop_reason:
+                choice["stop_reason"] = why
+            if self._has_matched_stop:
+                choice["matched_stop"] = why
         return choice
 
     def _written_delta(self, piece: Piece) -> dict[str, Any]:

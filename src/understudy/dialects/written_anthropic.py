@@ -23,6 +23,8 @@ class AnthropicWriter:
 
     def __init__(self, transcript: Transcript) -> None:
         self._open: tuple[int, str] | None = transcript.notes.get(OPEN_BLOCK)
+        # What is said of tokens where nobody counted: this shape cannot do without.
+        self._delivered = transcript.pieces if transcript.tokens is None else transcript.tokens
         self._blocks: int = transcript.notes.get(BLOCKS, 0)
         # The type of the continuation's own open block; "" where it has none.
         self._their_type = ""
@@ -79,10 +81,9 @@ class AnthropicWriter:
             "stop_reason": _FINISHES.get(piece.finish, piece.finish),
             "stop_sequence": (piece.why or {}).get("stop_sequence"),
         }
-        usage = {key: value for key, value in (piece.usage or {}).items() if key != "cache_read_input_tokens"}
-        if "input_tokens" in usage and counts.prompt is not None:
-            usage["input_tokens"] = counts.prompt
-        usage["output_tokens"] = counts.completion or 0
+        usage = {"output_tokens": self._delivered if counts.completion is None else counts.completion}
+        if "input_tokens" in (piece.usage or {}) and counts.prompt is not None:
+            usage = {"input_tokens": counts.prompt} | usage
         events.append(_event("message_delta", delta=delta, usage=usage))
 
 
