@@ -14,56 +14,17 @@ from typing import ClassVar
 import httptools
 
 from understudy.core.snapshot import Backend, Limits
+from understudy.dataplane.fields import NEVER_BY_CONNECTION, REQUEST_FIELDS_DROPPED, RESPONSE_FIELDS_DROPPED
 
 REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 LOOKS_LIKE_HTTP = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [^\r\n]* HTTP/\d(\.\d)?\r\n")
 ABSOLUTE_FORM = re.compile(rb"(?i)https?://([^/?#]+)([/?][^#]*)?\Z")
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~%!$&'()*+,;=-]+)(?::[0-9]{0,5})?\Z")
 REQUEST_ID = re.compile(rb"[!-~]{1,128}\Z")
+BEARER = re.compile(rb"(?i)bearer +(\S+)\Z")
 
-# Fields that belong to one connection (RFC 9110, 7.6.1) or that are written anew. X-Conversation-Id would make llama.cpp go on
-# generating for a client that left and hand the answer to whoever guesses the name (llama.cpp server-stream.cpp).
-REQUEST_FIELDS_DROPPED = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"expect",
-        b"host",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"x-conversation-id",
-        b"x-forwarded-for",
-        b"x-request-id",
-        b"via",
-    }
-)
-RESPONSE_FIELDS_DROPPED = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"x-request-id",
-        b"x-understudy-attempts",
-        b"x-understudy-backend",
-    }
-)
-# Naming these in Connection must not remove them: it would let a client change what the backend sees of the message itself.
-NEVER_BY_CONNECTION = frozenset({b"authorization", b"content-type", b"content-encoding", b"accept-encoding"})
-_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 KEYS = frozenset({b"authorization", b"x-api-key"})
+_WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 STATUS_LINES = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase) for code, phrase in REASONS.items()}
@@ -81,8 +42,9 @@ class RequestHead:
     """One request head, read and checked.
 
     `path` is the target without its query, `fields` what goes on to a backend: (lower-case name, whole line with CRLF).
-    `content_length` is -1 when absent. Values are bytes as they came. Defaults stand in the class, so that a head costs only
-    what it holds.
+    `content_length` is -1 when absent. `key` tells clients apart, b"" without one: the bearer token, else X-API-Key; it stands
+    in no log. `priority` is X-Understudy-Priority in lower case, whoever sent it. Values are bytes as they came. Defaults
+    stand in the class, so that a head costs only what it holds.
     """
 
     method = b""
@@ -95,6 +57,9 @@ class RequestHead:
     expects_continue = False
     request_id = b""
     session = b""
+    key = b""
+    priority = b""
+    no_resume = False
     forwarded_for = b""
     via = b""
     has_forwarded_proto = False
@@ -144,18 +109,35 @@ class RequestHead:
     def _take_via(self, value: bytes) -> None:
         self.via = _joined(self.via, value)
 
+    def _take_authorization(self, value: bytes) -> None:
+        bearer = BEARER.match(value)
+        self.key = bearer[1] if bearer else self.key
+
+    def _take_api_key(self, value: bytes) -> None:
+        self.key = self.key or value
+
+    def _take_priority(self, value: bytes) -> None:
+        self.priority = value.lower()
+
+    def _take_no_resume(self, value: bytes) -> None:
+        self.no_resume = value == b"1"
+
     # What a field means to us, besides being passed on or not.
     _TAKERS: ClassVar[Mapping[bytes, Callable[["RequestHead", bytes], None]]] = {
+        b"authorization": _take_authorization,
         b"connection": _take_connection,
         b"content-length": _take_content_length,
         b"expect": _take_expect,
         b"host": _take_host,
         b"transfer-encoding": _take_transfer_encoding,
         b"via": _take_via,
+        b"x-api-key": _take_api_key,
         b"x-forwarded-for": _take_forwarded_for,
         b"x-forwarded-proto": _take_forwarded_proto,
         b"x-request-id": _take_request_id,
         b"x-session-id": _take_session,
+        b"x-understudy-no-resume": _take_no_resume,
+        b"x-understudy-priority": _take_priority,
     }
 
     def refusal(self, limits: Limits) -> Refusal | None:
