@@ -17,6 +17,7 @@ _SEAM = "understudy_resumed"
 _MESSAGE = ("role", "content", "thinking", "images", "tool_calls")
 _MEMBERS = ("model", "remote_model", "remote_host", "created_at", "response", "thinking", "done")
 
+_ENCODE = msgspec.json.Encoder().encode
 _DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _DECODE_LIST = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -31,7 +32,7 @@ def assemble(data: bytes, *, is_chat: bool, has_tools: bool) -> tuple[bytes, byt
         if not lines or lines[-1].get("done") != b"true" or any("error" in line or "logprobs" in line for line in lines):
             return None
         body = _chat(lines, has_tools=has_tools) if is_chat else _text(lines)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return body, _CONTENT_TYPE
 
@@ -74,4 +75,4 @@ def _joined(parts: list[dict[str, bytes]], key: str) -> bytes:
 def _object(order: tuple[str, ...], members: dict[str, bytes]) -> bytes:
     """Write an object: the members of `order` that there are, then the others as they came."""
     keys = [key for key in order if key in members] + [key for key in members if key not in order]
-    return b"{" + b",".join(b'"%b":%b' % (key.encode(), members[key]) for key in keys) + b"}"
+    return b"{" + b",".join(b"%b:%b" % (_ENCODE(key), members[key]) for key in keys) + b"}"

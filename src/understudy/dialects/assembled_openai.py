@@ -99,6 +99,7 @@ class _Chunk(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw(_NULL)
 
 
+_ENCODE = msgspec.json.Encoder().encode
 _DECODE = msgspec.json.Decoder(_Chunk).decode
 _DECODE_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _DECODE_LIST = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -196,7 +197,7 @@ def assemble(style: Style, data: bytes) -> tuple[bytes, bytes] | None:
         if style.can_withhold and _is_withheld(collected) and not _SEAM.search(data):
             return None
         return _written(style, collected) + style.end, style.content_type
-    except (_UnknownError, msgspec.MsgspecError, ValueError):
+    except (_UnknownError, msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 
@@ -250,4 +251,4 @@ def _usage(style: Style, usage: bytes) -> bytes:
 def _object(order: tuple[str, ...], members: dict[str, bytes], style: Style) -> bytes:
     """Write an object: the members of `order` that there are, or all where `style` says so; then the others as they came."""
     keys = [key for key in order if style.is_full or key in members] + [key for key in members if key not in order]
-    return b"{" + b",".join(b'"%b":%b' % (key.encode(), members.get(key, _NULL)) for key in keys) + b"}"
+    return b"{" + b",".join(b"%b:%b" % (_ENCODE(key), members.get(key, _NULL)) for key in keys) + b"}"

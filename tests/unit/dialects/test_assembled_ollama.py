@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from understudy.dialects.assembled_ollama import assemble
 
@@ -94,8 +96,17 @@ def test_the_seams_mark_is_no_part_of_the_answer() -> None:
         line(1, b'"response":"a","logprobs":[{"token":"a"}],"done":true}'),
         line(1, b'"response":"a","done":true}') + b"[]\n",
         line(1, b'"response":"a","done":true'),
+        b'{"done":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
     ],
-    ids=["nothing", "empty line", "unfinished", "error", "error last", "no text", "logprobs", "no object", "no JSON"],
+    ids=["nothing", "empty line", "unfinished", "error", "error last", "no text", "logprobs", "no object", "no JSON", "deep"],
 )
 def test_what_ollama_would_not_have_answered_so_is_not_assembled(stream: bytes) -> None:
     assert assemble(stream, is_chat=False, has_tools=False) is None
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=8), st.booleans())
+def test_text_comes_out_as_it_went_in_however_it_was_cut(pieces: list[str], is_ascii: bool) -> None:
+    lines = [{"response": piece, 'odd "key"': 1, "done": False} for piece in pieces]
+    lines[-1]["done"] = True
+    stream = b"".join(json.dumps(each, ensure_ascii=is_ascii).encode() + b"\n" for each in lines)
+    assert read(whole(stream, is_chat=False)) == {"response": "".join(pieces), 'odd "key"': 1, "done": True}

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from understudy.dialects.assembled_openai import (
     LLAMACPP_CHAT,
@@ -218,3 +220,34 @@ def test_no_content_of_vllm_is_null_where_it_has_a_parser(deltas: tuple[bytes, .
 )
 def test_what_the_engine_would_not_have_answered_so_is_not_assembled(stream: bytes) -> None:
     assert assemble(LLAMACPP_CHAT, stream) is None
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8")), max_size=8), st.booleans())
+def test_text_comes_out_as_it_went_in_however_it_was_cut(pieces: list[str], is_ascii: bool) -> None:
+    deltas = [delta(json.dumps({"content": piece}, ensure_ascii=is_ascii).encode()) for piece in pieces]
+    stream = ROLE + b"".join(deltas) + ending()
+    assert read(whole(LLAMACPP_CHAT, stream))["choices"][0]["message"]["content"] == "".join(pieces)
+
+
+KEYS = st.sampled_from(
+    ["choices", "delta", "text", "content", "role", "index", "finish_reason", "usage", "timings", "tool_calls", 'a"']
+)
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8"), max_size=5),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(KEYS | st.text(st.characters(codec="utf-8")), each, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.lists(st.dictionaries(KEYS, ANY, max_size=5) | ANY, max_size=4), st.sampled_from([LLAMACPP_CHAT, OLLAMA_TEXT, VLLM_CHAT])
+)
+def test_whatever_a_backend_sends_the_answer_is_json_or_none(events: list[Any], style: Style) -> None:
+    stream = ROLE + b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in events) + ending()
+    answer = assemble(style, stream)
+    assert answer is None or isinstance(read(answer[0]), dict)
+
+
+def test_an_event_nested_too_deeply_is_not_assembled() -> None:
+    deep = b'data: {"choices":' + b"[" * 20_000 + b"]" * 20_000 + b"}\n\n"
+    assert assemble(LLAMACPP_CHAT, ROLE + deep + ending()) is None
