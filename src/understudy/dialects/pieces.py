@@ -243,7 +243,10 @@ def _read_event(name: bytes, data: bytes) -> Piece:
     if event.error or kind == "error" or name == b"error":
         return Piece(is_error=True)
     read = _EVENTS.get(kind)
-    return read(event) if read is not None else Piece(is_unreadable=kind != "ping")
+    if read is not None:
+        return read(event)
+    is_failure = is_error(name, read_json(data))
+    return Piece(is_error=is_failure, is_unreadable=not is_failure and kind != "ping")
 
 
 def _read_message(event: _Event) -> Piece:

@@ -174,7 +174,7 @@ def _part_cases(messages: Any) -> Iterator[Case]:
             kind = part.get("type", "text")
             if isinstance(kind, str) and "audio" in kind:
                 yield Case.AUDIO
-            elif kind not in _TEXT_PARTS:
+            elif not isinstance(kind, str) or kind not in _TEXT_PARTS:
                 yield Case.IMAGES
             yield from _part_cases([part])
 
