@@ -7,13 +7,13 @@ Called by dialects.assembly. The last line is the answer; text, thinking and too
 import msgspec
 
 from understudy.dialects.contract import StreamKind
+from understudy.dialects.fold import SEAM_FIELD
 from understudy.dialects.framing import split
 
 _CONTENT_TYPE = b"application/json; charset=utf-8"
 _NULL = b"null"
 _EMPTY = b'""'
-# The seam's mark in the first line of a continuation (dialects.splice); no member of Ollama's.
-_SEAM = "understudy_resumed"
+
 _MESSAGE = ("role", "content", "thinking", "images", "tool_calls")
 _MEMBERS = ("model", "remote_model", "remote_host", "created_at", "response", "thinking", "done")
 
@@ -56,7 +56,7 @@ def _text(lines: list[dict[str, bytes]]) -> bytes:
 
 
 def _members(data: bytes) -> dict[str, bytes]:
-    return {key: bytes(value) for key, value in _DECODE(data).items() if key != _SEAM}
+    return {key: bytes(value) for key, value in _DECODE(data).items() if key != SEAM_FIELD}
 
 
 def _calls(message: dict[str, bytes]) -> list[bytes]:

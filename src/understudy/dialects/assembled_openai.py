@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from understudy.dialects.contract import StreamKind
+from understudy.dialects.fold import SEAM_COMMENT
 from understudy.dialects.framing import split
 
 _DONE = b"[DONE]"
 _NULL = b"null"
-_SEAM = re.compile(rb"^: understudy resumed ", re.MULTILINE)
+_SEAM = re.compile(rb"^" + SEAM_COMMENT, re.MULTILINE)
 _NOTHING = frozenset((b"null", b"[]", b'""'))
 _TEXTS = ("content", "reasoning_content", "reasoning")
 
