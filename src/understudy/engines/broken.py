@@ -157,10 +157,26 @@ def without(ask: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 def template_members(ask: dict[str, Any]) -> dict[str, Any]:
     """Return the members of a chat request that its template sees, but the messages; `tools` only where they are used."""
-    members = {key: ask[key] for key in ("model", *TEMPLATE_KEYS) if key in ask}
+    members: dict[str, Any] = {key: ask[key] for key in ("model", *TEMPLATE_KEYS) if key in ask}
     if ask.get("tools"):
         members["tools"] = ask["tools"]
     return members
+
+
+def openai_tools(tools: Any) -> list[Any]:
+    """Write Anthropic's tools as engines hand them to a template (llama.cpp: convert_anthropic_to_oai; Ollama: anthropic/)."""
+    told = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": tool.get("name", ""),
+                "description": tool.get("description", ""),
+                "parameters": tool.get("input_schema", {}),
+            },
+        }
+        for tool in told
+    ]
 
 
 def template_key(cut: Cut, kind: str) -> str:

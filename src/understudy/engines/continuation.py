@@ -12,6 +12,9 @@ from understudy.core.snapshot import EngineKind
 from understudy.core.transcript import Case, Continuation, Method, Refusal, Shape, Spent, cases_of, is_carried
 from understudy.dialects.events import read_json
 from understudy.engines import continue_llamacpp as llamacpp
+from understudy.engines import continue_ollama as ollama
+from understudy.engines import continue_sglang as sglang
+from understudy.engines import continue_vllm as vllm
 from understudy.engines.broken import Abilities, Asking, Broken, Cut, Outcome, Question, encode, going_on
 
 __all__ = ["Abilities", "Broken", "Question", "continuation", "with_ids"]
@@ -30,8 +33,22 @@ class _Recipe:
 # Each engine's means, the best first.
 _RECIPES: Final[dict[EngineKind, tuple[_Recipe, ...]]] = {
     EngineKind.LLAMACPP: (
+        _Recipe(Method.LLAMACPP_IDS, _OPENAI, llamacpp.continue_ids),
         _Recipe(Method.LLAMACPP_CHAT, _CHATS, llamacpp.continue_chat),
         _Recipe(Method.LLAMACPP_TEXT, _OPENAI, llamacpp.continue_text),
+    ),
+    EngineKind.VLLM: (
+        _Recipe(Method.VLLM_IDS, _OPENAI, vllm.continue_ids),
+        _Recipe(Method.VLLM_CHAT, frozenset({Shape.OPENAI_CHAT}), vllm.continue_chat),
+        _Recipe(Method.VLLM_TEXT, _OPENAI, vllm.continue_text),
+    ),
+    EngineKind.OLLAMA: (
+        _Recipe(Method.OLLAMA_RAW, frozenset(Shape) - {Shape.ANTHROPIC}, ollama.continue_raw),
+        _Recipe(Method.OLLAMA_CHAT, _CHATS | {Shape.OLLAMA_CHAT}, ollama.continue_chat),
+    ),
+    EngineKind.SGLANG: (
+        _Recipe(Method.SGLANG_CHAT, frozenset({Shape.OPENAI_CHAT}), sglang.continue_chat),
+        _Recipe(Method.SGLANG_TEXT, frozenset({Shape.OPENAI_TEXT}), sglang.continue_text),
     ),
 }
 # With nothing delivered the request is simply sent again, which every engine carries but for what the splice cannot write.

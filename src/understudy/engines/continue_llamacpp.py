@@ -20,6 +20,7 @@ from understudy.engines.broken import (
     encode,
     fit_of,
     going_on,
+    openai_tools,
     spent,
     spoken,
     template_key,
@@ -28,6 +29,7 @@ from understudy.engines.broken import (
     with_partial,
     without,
 )
+from understudy.engines.token_ids import ids_to_continue
 
 # Builds take a last assistant's message for a beginning by themselves; the words are for those that were told not to
 # (--no-prefill-assistant). Older builds do not know them and need not.
@@ -66,13 +68,8 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
 
 def continue_text(cut: Cut) -> Asking[Outcome]:
     """Go on with plain text: the prompt, given or rendered, and the text behind it."""
-    prompt = cut.ask.get("prompt")
-    if cut.shape is Shape.OPENAI_CHAT:
-        rendered = yield from ask_json("/apply-template", _rendering(cut, cut.ask.get("messages")))
-        prompt = rendered.get("prompt")
-    elif isinstance(prompt, list) and len(prompt) == 1:
-        prompt = prompt[0]
-    if not isinstance(prompt, str):
+    prompt = yield from _prompt(cut)
+    if prompt is None:
         return None
     delivered = yield from _count(cut, prompt, cut.text)
     left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
@@ -87,6 +84,47 @@ def continue_text(cut: Cut) -> Asking[Outcome]:
     )
 
 
+def continue_ids(cut: Cut) -> Asking[Outcome]:
+    """Go on with the very tokens that another backend wrote and told, where this one reads them alike."""
+    transcript = cut.broken.transcript
+    if not transcript.prompt_ids or not transcript.ids:
+        return None
+    prompt = yield from _prompt(cut)
+    # The same prompt, or the backend has another template or vocabulary.
+    if prompt is None or (yield from _tokens(cut, prompt)) != transcript.prompt_ids:
+        return None
+    found = yield from ids_to_continue(cut, read_ids)
+    if found is None:
+        return None
+    ids, undelivered = found
+    left = tokens_left(cut, len(ids), cut.broken.wish.tokens_max)
+    if left is not None and left <= 0:
+        return spent(cut, len(ids))
+    ask = _as_text(cut, transcript.prompt_ids + ids, left, len(ids))
+    return Continuation(Method.LLAMACPP_IDS, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, len(ids), undelivered=undelivered)
+
+
+def read_ids(cut: Cut, ids: list[int]) -> Asking[str | None]:
+    """Ask what token ids stand for, special tokens included."""
+    answer = yield from ask_json("/detokenize", {**_model(cut), "tokens": ids})
+    content = answer.get("content")
+    return content if isinstance(content, str) else None
+
+
+def _model(cut: Cut) -> dict[str, Any]:
+    return {"model": cut.ask["model"]} if "model" in cut.ask else {}
+
+
+def _prompt(cut: Cut) -> Asking[str | None]:
+    """Return the prompt's text, given or rendered; without its first token, which this engine adds by itself."""
+    prompt = cut.ask.get("prompt")
+    if cut.shape is Shape.OPENAI_CHAT:
+        prompt = (yield from ask_json("/apply-template", _rendering(cut, cut.ask.get("messages")))).get("prompt")
+    elif isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    return prompt if isinstance(prompt, str) else None
+
+
 def _as_text(cut: Cut, prompt: Any, left: int | None, delivered: int | None) -> dict[str, Any]:
     ask = {**without(going_on(cut, left, delivered), *_CHAT_KEYS), "prompt": prompt}
     if left is not None:
@@ -97,25 +135,9 @@ def _as_text(cut: Cut, prompt: Any, left: int | None, delivered: int | None) -> 
 def _rendering(cut: Cut, messages: Any) -> dict[str, Any]:
     members = template_members(cut.ask)
     if cut.shape is Shape.ANTHROPIC and "tools" in members:
-        members["tools"] = _openai_tools(members["tools"])
+        members["tools"] = openai_tools(members["tools"])
         members.pop("tool_choice", None)
     return {**members, "messages": messages}
-
-
-def _openai_tools(tools: Any) -> list[Any]:
-    """Write Anthropic's tools as this engine's template sees them (tools/server, convert_anthropic_to_oai)."""
-    told = [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
-    return [
-        {
-            "type": "function",
-            "function": {
-                "name": tool.get("name", ""),
-                "description": tool.get("description", ""),
-                "parameters": tool.get("input_schema", {}),
-            },
-        }
-        for tool in told
-    ]
 
 
 def _try_template(cut: Cut) -> Asking[Shown]:
@@ -159,11 +181,10 @@ def _count(cut: Cut, prompt: str, text: str) -> Asking[int | None]:
     tail = prompt[-_TAIL_CHARACTERS:]
     before = yield from _tokens(cut, tail)
     behind = yield from _tokens(cut, tail + cut.reasoning + text)
-    return max(0, behind - before) if before is not None and behind is not None else None
+    return max(0, len(behind) - len(before)) if before is not None and behind is not None else None
 
 
-def _tokens(cut: Cut, text: str) -> Asking[int | None]:
-    model = {"model": cut.ask["model"]} if "model" in cut.ask else {}
-    answer = yield from ask_json("/tokenize", {**model, "content": text, "add_special": True, "parse_special": True})
+def _tokens(cut: Cut, text: str) -> Asking[list[int] | None]:
+    answer = yield from ask_json("/tokenize", {**_model(cut), "content": text, "add_special": True, "parse_special": True})
     tokens = answer.get("tokens")
-    return len(tokens) if isinstance(tokens, list) else None
+    return tokens if isinstance(tokens, list) else None

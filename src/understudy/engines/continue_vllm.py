@@ -1,0 +1,180 @@
+"""How vLLM goes on with an answer: continue_final_message, the prompt's text or the token ids.
+
+Called through engines.continuation. Measured with vLLM 0.32 (engines.md 3.1). Its Anthropic path cannot: it does not hand on
+that the last message is to be continued.
+"""
+
+from typing import Any, Final
+
+from understudy.core.transcript import Continuation, Method, Shape
+from understudy.engines.broken import (
+    SENTINEL,
+    TRIAL,
+    Asking,
+    Cut,
+    Fit,
+    Outcome,
+    Shown,
+    ask_json,
+    encode,
+    fit_of,
+    going_on,
+    spent,
+    spoken,
+    template_key,
+    template_members,
+    tokens_left,
+    with_partial,
+    without,
+)
+from understudy.engines.token_ids import ids_to_continue
+
+_FLAGS: Final = {"add_generation_prompt": False, "continue_final_message": True}
+_CHAT_KEYS: Final = (
+    *("messages", "tools", "tool_choice", "parallel_tool_calls", "chat_template", "chat_template_kwargs", "documents"),
+    *("max_completion_tokens", "add_generation_prompt", "continue_final_message", "include_reasoning", "reasoning_effort"),
+    *("response_format", "mm_processor_kwargs", "logprobs", "top_logprobs"),
+)
+# What /v1/completions generates when nobody says how much (openai/completion/protocol.py).
+COMPLETION_TOKENS: Final = 16
+
+
+def continue_chat(cut: Cut) -> Asking[Outcome]:
+    """Go on with the chat, tool parser included."""
+    shown = yield from _try_template(cut)
+    swallow = cut.text[len(cut.text.rstrip()) :] if shown.fit is Fit.TRIMMED else ""
+    # Text behind the prompt says exactly what the client has.
+    if shown.fit is Fit.NONE or (not cut.cases and (shown.fit is Fit.OTHER or swallow)):
+        return None
+    text = cut.text.removesuffix(swallow)
+    # Without the flag, a chat that ends with the assistant was answered by a new turn.
+    partial = spoken(cut, text)
+    messages = with_partial(cut.ask.get("messages"), partial, joins=bool(cut.ask.get("continue_final_message")))
+    if messages is None or not text:
+        return None
+    delivered = cut.broken.transcript.tokens
+    if delivered is None and cut.is_counted and shown.tokens is not None:
+        told = yield from _tokenize(cut, {**template_members(cut.ask), "messages": [*TRIAL, partial], **_FLAGS})
+        delivered = max(0, len(told) - shown.tokens) if told is not None else None
+    left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
+    if left is not None and left <= 0:
+        return spent(cut, delivered)
+    ask = {**_going_on(cut, left, delivered), **_FLAGS, "messages": messages}
+    return Continuation(Method.VLLM_CHAT, cut.path, encode(ask), cut.shape, delivered, swallow)
+
+
+def continue_text(cut: Cut) -> Asking[Outcome]:
+    """Go on with plain text: the prompt, given or as its ids read, and the text behind it."""
+    prompt = cut.ask.get("prompt")
+    if cut.shape is Shape.OPENAI_CHAT:
+        ids = yield from _prompt_ids(cut)
+        prompt = (yield from read_ids(cut, ids)) if ids else None
+    elif isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        return None
+    delivered = yield from _count(cut, prompt)
+    left = tokens_left(cut, delivered, _tokens_max(cut))
+    if left is not None and left <= 0:
+        return spent(cut, delivered)
+    ask = _as_text(cut, prompt + cut.text, left, delivered)
+    if cut.shape is Shape.OPENAI_CHAT:
+        # The rendered prompt has its first token already; a second one makes another answer (engines.md 3.1).
+        ask["add_special_tokens"] = False
+    return Continuation(Method.VLLM_TEXT, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, delivered)
+
+
+def continue_ids(cut: Cut) -> Asking[Outcome]:
+    """Go on with the very tokens that were written, where the first request had asked for them (`resume: exact`)."""
+    transcript = cut.broken.transcript
+    if not transcript.prompt_ids or not transcript.ids:
+        return None
+    # The same prompt, or the backend has another template or vocabulary.
+    if (yield from _prompt_ids(cut)) != transcript.prompt_ids:
+        return None
+    found = yield from ids_to_continue(cut, read_ids)
+    if found is None:
+        return None
+    ids, undelivered = found
+    left = tokens_left(cut, len(ids), _tokens_max(cut))
+    if left is not None and left <= 0:
+        return spent(cut, len(ids))
+    ask = _as_text(cut, transcript.prompt_ids + ids, left, len(ids))
+    return Continuation(Method.VLLM_IDS, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, len(ids), undelivered=undelivered)
+
+
+def read_ids(cut: Cut, ids: list[int]) -> Asking[str | None]:
+    """Ask what token ids stand for, special tokens included."""
+    answer = yield from ask_json("/detokenize", {**_model(cut), "tokens": ids})
+    prompt = answer.get("prompt")
+    return prompt if isinstance(prompt, str) else None
+
+
+def _tokens_max(cut: Cut) -> int | None:
+    bound = cut.broken.wish.tokens_max
+    said = cut.broken.transcript.tokens or cut.broken.transcript.pieces
+    # More than that came from an engine with another default.
+    if bound is None and cut.shape is Shape.OPENAI_TEXT and said < COMPLETION_TOKENS:
+        return COMPLETION_TOKENS
+    return bound
+
+
+def _going_on(cut: Cut, left: int | None, delivered: int | None) -> dict[str, Any]:
+    ask = going_on(cut, left, delivered)
+    if cut.broken.is_exact:
+        ask["return_token_ids"] = True
+    return ask
+
+
+def _as_text(cut: Cut, prompt: Any, left: int | None, delivered: int | None) -> dict[str, Any]:
+    # Without a bound null, which is all that the context holds; absent would be 16.
+    return {**without(_going_on(cut, left, delivered), *_CHAT_KEYS), "prompt": prompt, "max_tokens": left}
+
+
+def _model(cut: Cut) -> dict[str, Any]:
+    return {"model": cut.ask["model"]} if "model" in cut.ask else {}
+
+
+def _tokenize(cut: Cut, ask: dict[str, Any]) -> Asking[list[int] | None]:
+    answer = yield from ask_json("/tokenize", {**_model(cut), **ask})
+    tokens = answer.get("tokens")
+    return tokens if isinstance(tokens, list) else None
+
+
+def _prompt_ids(cut: Cut) -> Asking[list[int] | None]:
+    """Ask for the ids of the request's own prompt."""
+    if cut.shape is Shape.OPENAI_TEXT:
+        keys = ("prompt", "add_special_tokens")
+        return (yield from _tokenize(cut, {key: cut.ask[key] for key in keys if key in cut.ask}))
+    flags = {key: cut.ask[key] for key in _FLAGS if key in cut.ask}
+    return (yield from _tokenize(cut, {**template_members(cut.ask), **flags, "messages": cut.ask.get("messages")}))
+
+
+def _try_template(cut: Cut) -> Asking[Shown]:
+    """Ask what the model's template does with an assistant's message at the end, unless that is known."""
+    key = template_key(cut, "text")
+    known = cut.abilities.shown.get(key)
+    if known is not None:
+        return known
+    members = template_members(cut.ask)
+    before = yield from _tokenize(cut, {**members, "messages": list(TRIAL)})
+    trial = [*TRIAL, {"role": "assistant", "content": SENTINEL}]
+    behind = yield from _tokenize(cut, {**members, "messages": trial, **_FLAGS})
+    if not before or not behind:
+        return Shown(Fit.NONE)
+    prompt = yield from read_ids(cut, before)
+    shown = yield from read_ids(cut, behind)
+    if prompt is None or shown is None:
+        return Shown(Fit.NONE)
+    return cut.abilities.learn(key, Shown(fit_of(prompt, shown, SENTINEL), prompt, len(before)))
+
+
+def _count(cut: Cut, prompt: str) -> Asking[int | None]:
+    """Ask how many tokens the text has behind the prompt."""
+    if cut.broken.transcript.tokens is not None:
+        return cut.broken.transcript.tokens
+    if not cut.is_counted:
+        return None
+    before = yield from _tokenize(cut, {"prompt": prompt, "add_special_tokens": False})
+    behind = yield from _tokenize(cut, {"prompt": prompt + cut.text, "add_special_tokens": False})
+    return max(0, len(behind) - len(before)) if before is not None and behind is not None else None
