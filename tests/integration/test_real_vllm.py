@@ -3,11 +3,14 @@
 Only `make test-vllm` runs these; everything vLLM sends that matters is recorded in tests/golden/vllm and played everywhere.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anthropic
+import httpx
 import openai
 import pytest
 from langchain_openai import ChatOpenAI
@@ -18,11 +21,14 @@ from support.hf_model import write_hf_model
 from support.llama import LlamaServer
 from support.tiny_model import tiny_model
 from support.vllm import VllmServer
+from understudy.core.snapshot import EngineKind
+from understudy.dialects.assembly import CHAT, TEXT, as_streamed, assemble
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 QUESTION = "Tell of the coast."
 TOKENS = 40
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,29 @@ def test_langchain_gets_what_vllm_would_have_said(vllm: VllmServer, daemon: Daem
 
 def test_anthropic_clients_get_what_vllm_would_have_said(vllm: VllmServer, daemon: Daemon) -> None:
     assert message(daemon.url) == message(vllm.url)
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"stop": ["\n", " se"]}, {"stop": " goko seza"}, {"min_tokens": 9, "n": 1, "logprobs": None}],
+    ids=["length", "stops", "a long stop", "flags"],
+)
+def test_an_assembled_answer_equals_vllms_whole_one(vllm: VllmServer, path: str, more: dict[str, Any]) -> None:
+    """Every member, null or not, at every token limit; only id and time differ between two askings."""
+    words: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}]} if path == CHAT else {"prompt": QUESTION}
+    with httpx.Client(base_url=vllm.url, timeout=60) as client:
+        version = client.get("/version").json()["version"]
+        for tokens in range(9, TOKENS):
+            body = json.dumps({"model": "tiny", "temperature": 0, "max_tokens": tokens, **words, **more}).encode()
+            streamed = as_streamed(EngineKind.VLLM, path, body, version)
+            assert streamed is not None, f"vLLM {version} is not one whose whole answers are known"
+            whole, stream = (client.post(path, content=each, headers=JSON) for each in (body, streamed))
+            assembled = assemble(EngineKind.VLLM, path, body, stream.content)
+            assert assembled is not None
+            assert assembled[0].split(b'"model"')[1] == whole.content.split(b'"model"')[1]
+            assert list(json.loads(assembled[0])) == list(whole.json())
+            assert assembled[1].decode() == whole.headers["content-type"]
 
 
 def test_a_prompt_that_is_too_long_is_the_clients_affair(daemon: Daemon) -> None:
