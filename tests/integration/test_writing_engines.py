@@ -279,7 +279,7 @@ def test_reasoning_is_told_apart_as_each_engine_does() -> None:
         assert isinstance(answer, Utterance)
         data = b"".join(answer.pieces)
         assert said(data) == "one two"
-        assert f'"{name}": "hmm"'.encode() in data
+        assert f'"{name}":"hmm"'.encode() in data
     raw = OllamaDialect(model, Habits(thinks=True))
     prompt = raw.chat_prompt(ASKED) + "<think>hmm"
     assert written(raw, "/api/generate", prompt=prompt, raw=True) == " so</think>one two"
@@ -394,7 +394,7 @@ def test_every_break_leaves_what_came_before_and_no_good_end(wired: WritingEngin
         except (CutShortError, TimeoutError, ValueError, ConnectionError):
             pass
     assert is_clean is (kind in (Kind.CLEAN_END, Kind.ERROR, Kind.MALFORMED))
-    events = [event for event in body.split(b"\n\n")[:-1] if event.startswith(b'data: {"id": "chatcmpl-0')]
+    events = [event for event in body.split(b"\n\n")[:-1] if event.startswith(b'data: {"id":"chatcmpl-0')]
     assert len(events) - 1 == min(after, whole.body.count(b'"delta"') - 1)
     if kind in PROMPT and kind not in (Kind.ERROR, Kind.MALFORMED):
         assert b"[DONE]" not in body

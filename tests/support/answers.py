@@ -42,6 +42,16 @@ def sse(event: Any) -> bytes:
     return f"data: {text}\n\n".encode()
 
 
+def compact(value: Any) -> bytes:
+    """Write JSON without spaces, as engines do in their events."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def compact_sse(event: Any) -> bytes:
+    """Write one server-sent event as engines do."""
+    return b"data: " + compact(event) + b"\n\n"
+
+
 def line(value: Any) -> bytes:
     """Write one NDJSON line."""
     return json.dumps(value, ensure_ascii=False).encode() + b"\n"

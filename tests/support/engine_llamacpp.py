@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from support.answers import sse, whole
+from support.answers import compact_sse, sse, whole
 from support.anthropic_writing import anthropic_utterance, chat_of
 from support.breaks import Utterance
 from support.chat_template import Message, Template, text_of
@@ -124,7 +124,7 @@ class LlamaCppDialect:
                 events.append(_chat_event(tail, i, delta, finish, logprobs))
         usage = self._usage(len(prompt), pieces[-1].tokens)
         wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        closing = [sse({"choices": [], **tail, "usage": usage, "timings": _timings(pieces)})] if wants_usage else []
+        closing = [compact_sse({"choices": [], **tail, "usage": usage, "timings": _timings(pieces)})] if wants_usage else []
         # Streamed, only what is new comes; unstreamed, the answer contains the prefill again (observed).
         text = said + "".join(piece.text for piece in pieces if piece.kind == "text")
         choice = {
@@ -133,7 +133,7 @@ class LlamaCppDialect:
             "message": {"role": "assistant", "content": text},
         }
         whole_answer = {"choices": [choice], **tail, "object": "chat.completion", "usage": usage, "timings": _timings(pieces)}
-        return Utterance(opening, events, [*closing, sse("[DONE]")], [sse(BROKEN)], whole_answer)
+        return Utterance(opening, events, [*closing, sse("[DONE]")], [compact_sse(BROKEN)], whole_answer)
 
     def _completion(self, body: Mapping[str, Any]) -> Utterance | Answer:
         prompt = self._prompt_ids(body["prompt"])
@@ -153,11 +153,11 @@ class LlamaCppDialect:
             choice = {"text": piece.text, "index": 0, "logprobs": None, "finish_reason": piece.finish}
             # Usage stands in the chunk with the finish, whether it was asked for or not (golden/llamacpp/completions.sse).
             last = {"usage": usage, **identity, "timings": _timings(pieces)} if piece.finish else identity
-            events.append(sse({"choices": [choice], **head, **last}))
+            events.append(compact_sse({"choices": [choice], **head, **last}))
         text = "".join(piece.text for piece in pieces)
         choice = {"text": text, "index": 0, "logprobs": None, "finish_reason": pieces[-1].finish}
         whole_answer = {"choices": [choice], **head, "usage": usage, **identity, "timings": _timings(pieces)}
-        return Utterance([], events, [sse("[DONE]")], [sse(BROKEN)], whole_answer)
+        return Utterance([], events, [sse("[DONE]")], [compact_sse(BROKEN)], whole_answer)
 
     def _messages(self, body: Mapping[str, Any]) -> Utterance | Answer:
         prompt = [SPECIALS[BOS], *ids_of(self.chat_prompt({"messages": chat_of(body)}))]
@@ -194,7 +194,7 @@ def _chat_event(
     logprobs: Mapping[str, Any] | None = None,
 ) -> bytes:
     choice = {"finish_reason": finish, "index": index, "delta": delta} | ({"logprobs": logprobs} if logprobs else {})
-    return sse({"choices": [choice], **tail})
+    return compact_sse({"choices": [choice], **tail})
 
 
 def _delta(piece: Piece, writer: CallWriter) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from support.answers import NDJSON, line, sse, whole
+from support.answers import NDJSON, compact, compact_sse, sse, whole
 from support.anthropic_writing import anthropic_utterance, chat_of
 from support.breaks import Utterance
 from support.chat_template import Message, Template
@@ -163,8 +163,8 @@ class OllamaDialect:
             whole_line["message"] |= {"tool_calls": [_call(texts["tool_call"])]} if texts["tool_call"] else {}
         else:
             whole_line["response"] = texts["text"]
-        data = [line(value) for value in lines]
-        return Utterance([], data, [], [line(RUNNER_LOST)], whole_line, content_type=NDJSON)
+        data = [compact(value) + b"\n" for value in lines]
+        return Utterance([], data, [], [compact(RUNNER_LOST) + b"\n"], whole_line, content_type=NDJSON)
 
     # /v1.
 
@@ -199,7 +199,7 @@ class OllamaDialect:
             delta |= {"reasoning": piece.text} if piece.kind == "reasoning" else {}
             if piece.kind == "tool_call":
                 delta["tool_calls"] = [call | {"index": 0} for call in writer.whole(piece.text)]
-            return sse({**head, "model": model, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+            return compact_sse({**head, "model": model, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 
         shown, is_cut = _until_repeating(_whole_calls(pieces))
         has_call = any(piece.kind == "tool_call" for piece in shown)
@@ -207,7 +207,9 @@ class OllamaDialect:
         events = [event(piece, finish if piece.finish else None, head["model"]) for piece in shown]
         usage = _usage(prompt_tokens, pieces[-1].tokens)
         wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        closing = [] if is_cut else [*([sse({**head, "choices": [], "usage": usage})] if wants_usage else []), sse("[DONE]")]
+        closing = (
+            [] if is_cut else [*([compact_sse({**head, "choices": [], "usage": usage})] if wants_usage else []), sse("[DONE]")]
+        )
         # The error is swallowed: one more chunk without a model, then a clean end (observed).
         lost = [event(Piece("", (), 0), None, "")]
         text = "".join(piece.text for piece in shown if piece.kind == "text")
@@ -231,7 +233,7 @@ class OllamaDialect:
 
         def event(piece: Piece, model: str) -> bytes:
             choice = {"text": piece.text, "index": 0, "finish_reason": piece.finish}
-            return sse({**head, "model": model, "choices": [choice]})
+            return compact_sse({**head, "model": model, "choices": [choice]})
 
         events = [event(piece, str(head["model"])) for piece in pieces]
         choice = {"text": "".join(piece.text for piece in pieces), "index": 0, "finish_reason": pieces[-1].finish}

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from support.answers import sse
+from support.answers import compact_sse, sse
 from support.breaks import Utterance
 from support.chat_template import Message, Template, text_of
 from support.generation import LLAMACPP, Piece, spoken
@@ -62,7 +62,7 @@ class SglangDialect:
             finish = piece.finish if piece else None
             matched = (piece.stop or (SPECIALS["<|im_end|>"] if finish == "stop" else None)) if piece else None
             choice = {"index": 0, "delta": said, "logprobs": None, "finish_reason": finish, "matched_stop": matched}
-            return sse({**head, "choices": [choice], "usage": None})
+            return compact_sse({**head, "choices": [choice], "usage": None})
 
         events = [event({} if piece.finish else {"content": piece.text}, piece) for piece in pieces]
         text = "".join(piece.text for piece in pieces)
@@ -89,7 +89,7 @@ class SglangDialect:
         ]
         usage = _usage(len(prompt), pieces)
         whole = {**head, "choices": [{**choices[-1], "text": "".join(piece.text for piece in pieces)}], "usage": usage}
-        events = [sse({**head, "choices": [choice], "usage": None}) for choice in choices]
+        events = [compact_sse({**head, "choices": [choice], "usage": None}) for choice in choices]
         return Utterance([], events, [*self._last(head, body, usage), DONE], [sse(ABORTED), DONE], whole)
 
     def _head(self, identity: str, kind: str, number: int, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class SglangDialect:
 
     def _last(self, head: Mapping[str, Any], body: Mapping[str, Any], usage: Mapping[str, Any]) -> list[bytes]:
         wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        return [sse({**head, "choices": [], "usage": usage})] if wants_usage else []
+        return [compact_sse({**head, "choices": [], "usage": usage})] if wants_usage else []
 
 
 def _usage(prompt_tokens: int, pieces: Sequence[Piece]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from support.answers import sse, whole
+from support.answers import compact_sse, sse, whole
 from support.anthropic_writing import anthropic_utterance, chat_of
 from support.breaks import Utterance
 from support.chat_template import Template
@@ -20,6 +20,7 @@ from support.steps import Answer
 
 CREATED = 1790000000
 MODEL_LENGTH = 4096
+FINGERPRINT = "vllm-0.32.0-63515853"
 CONSTRAINTS = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 DONE = sse("[DONE]")
 
@@ -115,7 +116,7 @@ class VllmDialect:
         is_last = has_role or body.get("continue_final_message")
         role = str(body["messages"][-1]["role"]) if is_last else "assistant"
         count = int(body.get("n") or 1)
-        usage = _Usage(len(prompt), body)
+        usage = _Usage(len(prompt), body, {"completion_tokens_details": None})
         opening = []
         for i in range(count):
             choice = {"index": i, "delta": {"role": role, "content": ""}, "logprobs": None, "finish_reason": None}
@@ -123,7 +124,7 @@ class VllmDialect:
                 "prompt_token_ids": prompt if with_ids else None,
                 "prompt_text": bytes_of(prompt).decode(errors="replace") if body.get("return_prompt_text") else None,
             }
-            opening.append(sse(head | {"choices": [choice]} | usage.continuous(0) | more))
+            opening.append(compact_sse(head | {"choices": [choice]} | usage.continuous(0) | more))
         writers = [CallWriter(f"chatcmpl-tool-{number:08x}") for _ in range(count)]
         events = []
         for piece in pieces:
@@ -136,7 +137,9 @@ class VllmDialect:
                 }
                 choice |= {"stop_reason": piece.stop} if piece.finish else {}
                 choice |= {"token_ids": list(piece.ids) if with_ids else None}
-                events.append(sse(head | {"choices": [choice]} | usage.continuous(piece.tokens) | usage.fingerprint(piece)))
+                events.append(
+                    compact_sse(head | {"choices": [choice]} | usage.continuous(piece.tokens) | usage.fingerprint(piece))
+                )
         closing = usage.last(head, pieces[-1].tokens * count)
         whole_answer = self._whole_chat(head, body, prompt, pieces)
         return Utterance(opening, events, [*closing, DONE], [sse(ENGINE_DEAD), DONE], whole_answer)
@@ -147,16 +150,16 @@ class VllmDialect:
         by_kind = {kind: "".join(p.text for p in pieces if p.kind == kind) for kind in ("text", "reasoning", "tool_call")}
         writer = CallWriter("chatcmpl-tool-1")
         calls = writer.whole(by_kind["tool_call"])
-        message = {
+        message: dict[str, Any] = {
             "role": "assistant",
             "content": by_kind["text"] or (None if calls or by_kind["reasoning"] else ""),
             "refusal": None,
             "annotations": None,
             "audio": None,
             "function_call": None,
-            "tool_calls": calls,
             "reasoning": by_kind["reasoning"] or None,
         }
+        message |= {"tool_calls": calls} if calls else {}
         last = pieces[-1]
         choice = {
             "index": 0,
@@ -165,17 +168,21 @@ class VllmDialect:
             "finish_reason": "tool_calls" if calls else last.finish,
             "stop_reason": last.stop,
             "token_ids": None,
+            "routed_experts": None,
         }
         return {
             **head,
             "object": "chat.completion",
             "choices": [choice],
             "service_tier": None,
-            "system_fingerprint": None,
+            "system_fingerprint": FINGERPRINT,
             "usage": _Usage(len(prompt), body).whole(last.tokens),
             "prompt_logprobs": None,
             "prompt_token_ids": None,
+            "prompt_text": None,
             "kv_transfer_params": None,
+            "ec_transfer_params": None,
+            "metrics": None,
         }
 
     def _completion(self, body: Mapping[str, Any]) -> Utterance | Answer:
@@ -210,7 +217,7 @@ class VllmDialect:
                 "token_ids": list(piece.ids) if with_ids else None,
             }
             offset += len(piece.text)
-            events.append(sse(head | {"choices": [choice]} | usage.continuous(piece.tokens) | usage.fingerprint(piece)))
+            events.append(compact_sse(head | {"choices": [choice]} | usage.continuous(piece.tokens) | usage.fingerprint(piece)))
         last = pieces[-1]
         whole_choice = {
             "index": 0,
@@ -221,9 +228,18 @@ class VllmDialect:
             "token_ids": None,
             "prompt_logprobs": None,
             "prompt_token_ids": None,
+            "routed_experts": None,
         }
-        more = {"service_tier": None, "system_fingerprint": None, "usage": usage.whole(last.tokens), "kv_transfer_params": None}
-        whole_answer = {**head, "choices": [whole_choice], **more}
+        whole_answer = {
+            **head,
+            "choices": [whole_choice],
+            "service_tier": None,
+            "system_fingerprint": FINGERPRINT,
+            "usage": usage.whole(last.tokens),
+            "kv_transfer_params": None,
+            "ec_transfer_params": None,
+            "metrics": None,
+        }
         return Utterance([], events, [*usage.last(head, last.tokens), DONE], [sse(ENGINE_DEAD), DONE], whole_answer)
 
     def _messages(self, body: Mapping[str, Any]) -> Utterance | Answer:
@@ -252,8 +268,9 @@ class VllmDialect:
 class _Usage:
     """The counters of one answer, in the places where vLLM writes them."""
 
-    def __init__(self, prompt_tokens: int, body: Mapping[str, Any]) -> None:
+    def __init__(self, prompt_tokens: int, body: Mapping[str, Any], details: Mapping[str, Any] | None = None) -> None:
         self._prompt_tokens = prompt_tokens
+        self._details = details or {}
         options = body.get("stream_options") or {}
         self._is_wanted = bool(options.get("include_usage"))
         self._is_continuous = self._is_wanted and bool(options.get("continuous_usage_stats"))
@@ -266,19 +283,19 @@ class _Usage:
         }
 
     def whole(self, tokens: int) -> dict[str, Any]:
-        return {**self.counters(tokens), "prompt_tokens_details": None}
+        return {**self.counters(tokens), "prompt_tokens_details": None, "completion_tokens_details": None}
 
     def continuous(self, tokens: int) -> dict[str, Any]:
-        return {"usage": self.counters(tokens)} if self._is_continuous else {}
+        return {"usage": {**self.counters(tokens), **self._details}} if self._is_continuous else {}
 
     def fingerprint(self, piece: Piece) -> dict[str, Any]:
         """Only on the last chunk, and only where no usage chunk follows."""
-        return {"system_fingerprint": "vllm-0.32.0-6f1c"} if piece.finish and not self._is_wanted else {}
+        return {"system_fingerprint": FINGERPRINT} if piece.finish and not self._is_wanted else {}
 
     def last(self, head: Mapping[str, Any], tokens: int) -> list[bytes]:
         if not self._is_wanted:
             return []
-        return [sse({**head, "choices": [], "usage": self.counters(tokens), "system_fingerprint": "vllm-0.32.0-6f1c"})]
+        return [compact_sse({**head, "choices": [], "usage": self.counters(tokens), "system_fingerprint": FINGERPRINT})]
 
 
 def _delta(piece: Piece, writer: CallWriter) -> dict[str, Any]:

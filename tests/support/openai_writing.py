@@ -20,7 +20,7 @@ def bounds_of(body: Mapping[str, Any], *, tokens_max: int | None = None) -> Boun
 def chat_logprobs(piece: Piece) -> dict[str, Any]:
     """Write made-up log probabilities of one piece in the shape of chats."""
     entry = {"token": piece.text, "logprob": -0.5, "bytes": list(piece.text.encode()), "top_logprobs": []}
-    return {"content": [entry] if piece.text else []}
+    return {"content": [entry]}
 
 
 def text_logprobs(piece: Piece, offset: int) -> dict[str, Any]:
