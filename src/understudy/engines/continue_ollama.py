@@ -46,8 +46,8 @@ def continue_raw(cut: Cut) -> Asking[Outcome]:
     options = _v1_options(cut) if cut.shape in _OPENAI else _options(cut)
     if left is not None:
         options["num_predict"] = left
-    kept = {name: cut.ask[name] for name in ("model", *_KEPT) if name in cut.ask}
-    ask = {
+    kept: dict[str, Any] = {name: cut.ask[name] for name in ("model", *_KEPT) if name in cut.ask}
+    ask: dict[str, Any] = {
         **kept,
         "prompt": prompt + cut.text,
         "raw": True,

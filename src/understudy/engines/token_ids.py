@@ -1,7 +1,8 @@
 """Whether the token ids of a broken answer can be continued at a backend: its vocabulary reads them as what the client has.
 
 Called by the recipes of engines whose prompts may be ids (vLLM, llama.cpp). Ids go on where text would be tokenised otherwise
-than it was written (engines.md 3.3, re-tokenisation); another vocabulary or template is found out here, before anything is generated.
+than it was written (engines.md 3.3, re-tokenisation); another vocabulary or template is found out here, before
+anything is generated.
 """
 
 from collections.abc import Callable
