@@ -100,7 +100,12 @@ class Engine:
             body = await self._read_body(request, wanted="messages")
         except RequestError as error:
             return _openai_refusal(error)
-        part = compose(render(body["messages"]), body["model"], _tokens_max(body))
+        prompt = render(body["messages"])
+        if body.get("_debug_render_only"):
+            # openai/openai.go, ToChatCompletion: an answer with nothing said, and the prompt beside it.
+            head = {"id": "demo", "object": "chat.completion", "created": int(time.time()), "model": body["model"]}
+            return web.json_response(head | {"choices": [], "_debug_info": {"rendered_template": prompt}})
+        part = compose(prompt, body["model"], _tokens_max(body))
         return await self._tell_openai(request, body, part, "chat.completion")
 
     async def _openai_completion(self, request: web.Request) -> web.StreamResponse:

@@ -110,13 +110,12 @@ ASKED: dict[str, dict[str, Any]] = {
 
 
 async def rendered(client: TestClient[Any, Any], path: str) -> str:
-    """Ask for the prompt that a request becomes; only Ollama's own paths tell it."""
-    own = path.replace("/v1/chat/completions", "/api/chat").replace("/v1/completions", "/api/generate")
-    status, body = await ask(client, own, model="demo", _debug_render_only=True, **ASKED[path])
+    """Ask for the prompt that a request becomes; for a completion /api/generate tells it."""
+    path = path.replace("/v1/completions", "/api/generate")
+    status, body = await ask(client, path, model="demo", _debug_render_only=True, **ASKED[path])
     assert status == 200
     said = json.loads(body)
-    assert not said["done"]
-    assert "done_reason" not in said
+    assert not {"done_reason", "usage", "eval_count"} & said.keys()
     return str(said["_debug_info"]["rendered_template"])
 
 
