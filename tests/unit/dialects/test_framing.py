@@ -77,3 +77,10 @@ def test_a_long_event_in_many_pieces_costs_no_more_than_its_length() -> None:
         assert splitter.feed(b"x" * 512) == []
     (event,) = splitter.feed(b"\n\n")
     assert event.data == b"x" * 512 * 16_000
+
+
+def test_what_is_held_of_an_unfinished_event_can_be_had() -> None:
+    splitter = Splitter(SSE)
+    splitter.feed(b"data: a\n\ndata")
+    splitter.feed(b": b\n")
+    assert splitter.rest() == b"data: b\n"
