@@ -17,7 +17,7 @@ from understudy.config.load import DEFAULT_URL, find_file, from_urls, load_file
 from understudy.config.quantities import write_duration, write_share, write_size
 from understudy.config.schema import Settings
 from understudy.core.health import Seen
-from understudy.core.snapshot import Backend, Balance, EngineKind, HealthRules, Role, RoutingPlan
+from understudy.core.snapshot import Backend, Balance, EngineKind, HealthRules, Resume, Role, RoutingPlan, Timeouts
 from understudy.engines.contract import Finding
 from understudy.errors import ConfigError
 
@@ -29,6 +29,11 @@ _BALANCE_MEANS = {
     Balance.LEAST_IN_FLIGHT: "the one with the fewest exchanges in flight, by weight",
     Balance.FASTEST: "the one that gave its first content soonest of late",
     Balance.SESSION: "always the same one for the same X-Session-ID",
+}
+_RESUME_MEANS = {
+    Resume.ON: "are continued on another backend",
+    Resume.EXACT: "are continued on another backend, by token ids where the engine has them",
+    Resume.OFF: "are not continued",
 }
 _SEEN_MEANS = {Seen.GOOD: "up", Seen.LOADING: "loading", Seen.BAD: "down"}
 
@@ -104,10 +109,10 @@ def _rule_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
     timeouts, failover = plan.timeouts, plan.failover
     yield from _health_lines(plan)
     total = f"{write_duration(timeouts.total_s)} for the whole" if timeouts.total_s else "no limit for the whole"
-    yield (
-        f"Patience: {write_duration(timeouts.connect_s)} to connect, {write_duration(timeouts.first_token_s)} to the first "
-        f"content, {write_duration(timeouts.stall_s)} of silence, {total}."
-    )
+    yield f"Patience: {_patience(timeouts)}, {total}."
+    for backend in plan.backends:
+        if backend.timeouts != timeouts:
+            yield f"Patience with {backend.name}: {_patience(backend.timeouts)}."
     tries = f"at most {failover.tries} attempts" if failover.tries else "every usable backend once"
     hold = (
         f"waits {write_duration(failover.hold_s)} for a usable backend"
@@ -115,10 +120,32 @@ def _rule_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
         else "refuses at once when none is usable"
     )
     yield f"Failover: {tries}, retries up to {write_share(failover.budget)} of the exchanges; {hold}."
+    yield from _answer_lines(plan)
     yield f"Requests may have {write_size(failover.body_bytes_max)}."
     paths = "are relayed" if plan.allow_admin_paths else "get 403"
     yield f"The engines' model-management paths {paths}."
     yield f"Log: {settings.log.format}, from level {settings.log.level}."
+
+
+def _patience(timeouts: Timeouts) -> str:
+    return (
+        f"{write_duration(timeouts.connect_s)} to connect, {write_duration(timeouts.first_token_s)} to the first content, "
+        f"{write_duration(timeouts.stall_s)} of silence"
+    )
+
+
+def _answer_lines(plan: RoutingPlan) -> Iterator[str]:
+    failover, limits = plan.failover, plan.limits
+    whole = "those that are not streamed, too" if failover.assemble else "those that are not streamed begin again"
+    yield f"Broken answers {_RESUME_MEANS[failover.resume]}{'' if failover.resume is Resume.OFF else f'; {whole}'}."
+    if failover.hedge:
+        yield "A short prompt that waits unusually long is sent to a second backend."
+    if plan.timeouts.keepalive_s:
+        yield f"A client that waits on an event stream gets a comment every {write_duration(plan.timeouts.keepalive_s)}."
+    room_s = limits.waiting_s_max or failover.hold_s
+    count = len(plan.trusted_keys)
+    trusted = f"; {count} trusted key{'s' * (count > 1)} may set who goes first" if count else ""
+    yield f"At most {limits.waiting_max} exchanges wait, for room at most {write_duration(room_s)}{trusted}."
 
 
 def _health_lines(plan: RoutingPlan) -> Iterator[str]:

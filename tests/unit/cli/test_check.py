@@ -18,11 +18,13 @@ backends:
     api_key: hunter2
     models: {qwen2.5: "qwen2.5:0.5b"}
     health: {interval: 1s, max_fails: 0}
+    timeouts: {first_token: 3s}
   - {name: gpu, url: 'https://gpu', engine: vllm, role: backup, weight: 3, in_flight_max: 4}
 timeouts: {total: 10m}
-failover: {tries: 2, hold: 0s}
+failover: {tries: 2, hold: 0s, resume: exact, hedge: true, assemble: false}
 balance: session
-access: {allow_admin_paths: true}
+access: {allow_admin_paths: true, trusted: ["sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"]}
+limits: {waiting_max: 7, waiting_s_max: 9s}
 """
 
 
@@ -78,20 +80,36 @@ def test_the_meaning_says_everything_but_the_keys() -> None:
         "failed exchanges rest no backend",
         "Health of gpu: probed every 5s",
         "10m for the whole",
+        "Patience with pi: 2s to connect, 3s to the first content, 30s of silence.",
+        "Broken answers are continued on another backend, by token ids where the engine has them; those that are not streamed b",
+        "is sent to a second backend",
+        "gets a comment every 15s",
+        "At most 7 exchanges wait, for room at most 9s; 1 trusted key may set who goes first.",
         "at most 2 attempts",
         "refuses at once when none is usable",
         "model-management paths are relayed",
     ):
         assert words in told
     assert "hunter" not in told
+    assert "ffff" not in told
+    assert "Patience with gpu" not in told
 
 
 def test_a_bare_file_means_the_defaults() -> None:
     told = meaning("backends: [{name: a, url: 'http://a'}]")
     assert "no limit for the whole" in told
     assert "every usable backend once, retries up to 20% of the exchanges; waits 5s for a usable backend." in told
+    assert "Broken answers are continued on another backend; those that are not streamed, too." in told
+    assert "At most 1000 exchanges wait, for room at most 5s." in told
     assert "Chosen among several" not in told
     assert "Backups" not in told
+    assert "second backend" not in told
+
+
+def test_what_is_turned_off_is_told() -> None:
+    told = meaning("backends: [{name: a, url: 'http://a'}]\nfailover: {resume: false}\ntimeouts: {keepalive: 0s}")
+    assert "Broken answers are not continued." in told
+    assert "comment" not in told
 
 
 async def test_what_the_probes_found_is_told_in_the_files_order() -> None:
