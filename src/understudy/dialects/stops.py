@@ -23,7 +23,7 @@ class SeamStops:
         self._old = len(tail) + len(undelivered)
         self.found = ""
         self.rest = ""
-        self.is_open = bool(stops) and self._old > 0
+        self.is_open = bool(stops) and (bool(undelivered) or self._may_begin_anywhere())
 
     def add(self, text: str) -> None:
         """Take the next characters behind the delivered text, the undelivered ones first."""
@@ -34,13 +34,16 @@ class SeamStops:
             self.rest = self._text[self._tail_characters : start]
             self.is_open = False
             return
-        self.is_open = any(self._may_begin(start) for start in range(min(self._old, len(self._text))))
+        self.is_open = self._may_begin_anywhere()
 
     def _find(self, stop: str) -> int:
         """Return where `stop` begins in the old text and ends in the new, -1 for nowhere."""
         # One that ends in the tail has been delivered: the engine was not to stop there.
         first = max(0, self._tail_characters - len(stop) + 1)
         return self._text.find(stop, first, self._old - 1 + len(stop))
+
+    def _may_begin_anywhere(self) -> bool:
+        return any(self._may_begin(start) for start in range(min(self._old, len(self._text))))
 
     def _may_begin(self, start: int) -> bool:
         ending = self._text[start:]

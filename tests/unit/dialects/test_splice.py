@@ -306,16 +306,36 @@ def test_what_the_engine_takes_for_said_goes_first_and_may_complete_a_stop_strin
     assert (text_of(CHAT, result.data), result.is_complete) == (" two", True)
 
 
-def test_a_second_break_goes_on_from_what_the_splice_has_written() -> None:
+@pytest.mark.parametrize(("shape", "name"), WHOLE)
+def test_an_answer_may_break_twice_anywhere(shape: Shape, name: str) -> None:
+    """What the first splice has written is read like any stream; what it held back or had begun to read is lost to it alone."""
+    all_events = events(name)
+    whole = received(shape, b"".join(all_events))
+    wish = Wish(shape, stops=("never",), wants_usage=True)
+    for first in range(1, len(all_events)):
+        before = b"".join(all_events[:first])
+        if received(shape, before).finish:
+            break
+        for second in range(first, len(all_events)):
+            middle, _ = spliced(wish, before, b"".join(all_events[first:second]) + all_events[second][:-9])
+            if middle.is_complete or received(shape, before + middle.kept).finish:
+                break
+            last, _ = spliced(wish, before + middle.kept, b"".join(all_events[second:]))
+            client = received(shape, before + middle.data + last.data)
+            assert (client.text, client.reasoning, client.finish) == (whole.text, whole.reasoning, whole.finish)
+            assert last.is_complete
+            assert not client.is_unreadable
+
+
+def test_usage_adds_up_over_two_breaks() -> None:
+    """Each backend counts what was delivered before as its prompt: 29, then 29 + 1, then 29 + 2 tokens."""
     all_events = events("llamacpp/chat.sse")
     before = b"".join(all_events[:2])
-    first, _ = spliced(WITH_USAGE, before, all_events[2])
-    assert not first.is_complete
-    second, _ = spliced(WITH_USAGE, before + first.kept, b"".join(all_events[3:]))
-    client = before + first.data + second.data
-    assert text_of(CHAT, client) == text_of(CHAT, b"".join(all_events))
-    assert client.count(b"[DONE]") == 1
-    assert second.data.startswith(MARK)
+    middle, _ = spliced(WITH_USAGE, before, all_events[2])
+    usage = {"prompt_tokens": 31, "completion_tokens": 2, "total_tokens": 33}
+    after = b"".join(all_events[3:6]) + sse({"choices": [], "usage": usage}) + b"data: [DONE]\n\n"
+    last, _ = spliced(WITH_USAGE, before + middle.kept, after)
+    assert read(last.data)[-2]["usage"] == {"prompt_tokens": 29, "completion_tokens": 4, "total_tokens": 33}
 
 
 def test_token_ids_stay_in_the_transcript_and_do_not_reach_the_client() -> None:

@@ -9,7 +9,7 @@ from understudy.dialects.stops import SeamStops
 
 @pytest.mark.parametrize(
     ("stops", "old", "undelivered"),
-    [((), "abc", ""), (("abc",), "", "")],
+    [((), "abc", ""), (("abc",), "", ""), (("abc", "cd"), "xyz", ""), ((), "abc", "d")],
 )
 def test_nothing_is_held_where_nothing_can_begin(stops: tuple[str, ...], old: str, undelivered: str) -> None:
     assert not SeamStops(stops, old, undelivered).is_open
