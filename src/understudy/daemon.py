@@ -78,7 +78,7 @@ class Daemon(Operator):
         dice = Random().random  # noqa: S311  # jitter is no secret
         self.prober = Prober(self.published, self.publisher, self._clock, dice, self.resolver.resolve)
         self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix=secrets.token_hex(4), clock=self._clock)
-        self.relay.connections_max = clients_max
+        self.relay.clients.own_max = clients_max
         self.reloader = Reloader(source, env, settings, self._offer, self.tell, overrides=overrides)
         self.listener: Listener | None = None
         self.admin: AdminPort | None = None
@@ -89,7 +89,7 @@ class Daemon(Operator):
         """Run until told to stop."""
         settings = self._settings
         self._addresses = [address_of(sock) for sock in public]
-        self.listener = self.relay.gate = Listener(self.relay, public)
+        self.listener = self.relay.clients.gate = Listener(self.relay, public)
         self.admin = AdminPort(make_app(self, Guard(settings.admin.token, settings.admin.listen.host)))
         async with asyncio.TaskGroup() as tasks:
             background = [
@@ -111,7 +111,7 @@ class Daemon(Operator):
                 backends=[backend.name for backend in settings.backends],
                 pid=os.getpid(),
                 connections_max=min(
-                    self.relay.connections_max or settings.limits.connections_max, settings.limits.connections_max
+                    self.relay.clients.own_max or settings.limits.connections_max, settings.limits.connections_max
                 ),
             )
             await self._is_stopping.wait()
@@ -191,6 +191,10 @@ class Daemon(Operator):
         if self.publisher.on_traffic(name, kind):
             self.prober.probe_soon(name)
 
+    def suspect(self, name: str) -> None:
+        """Hear from the relay that an exchange waits on a backend longer than it should have to."""
+        self.prober.suspect(name)
+
     def finished(self, record: ExchangeRecord) -> None:
         """Hear from the relay that an exchange is over."""
         self.ledger.add(record)
@@ -233,7 +237,7 @@ class Daemon(Operator):
             "balance": str(snapshot.plan.balance),
             "running": len(self.relay.running),
             "waiting": len(self.relay.line),
-            "connections": len(self.relay.connections),
+            "connections": len(self.relay.clients.connections),
             "reload": None
             if last is None
             else {
@@ -261,7 +265,7 @@ class Daemon(Operator):
             self.tally,
             self._clock(),
             waiting=len(self.relay.line),
-            connections=len(self.relay.connections),
+            connections=len(self.relay.clients.connections),
             log_lines_dropped=self.log.dropped_total,
         )
         return self.metrics_kept.render(moment)

@@ -59,6 +59,8 @@ class FailureKind(StrEnum):
     BODY_MALFORMED = "body_malformed"
     UNFINISHED = "unfinished"
     STALLED = "stalled"
+    RESUME_REFUSED = "resume_refused"
+    HEDGE_LOST = "hedge_lost"
     TOTAL_TIMEOUT = "total_timeout"
     MODEL_UNKNOWN = "model_unknown"
     DIALECT_UNSPOKEN = "dialect_unspoken"
@@ -110,6 +112,8 @@ MEANING: dict[FailureKind, Meaning] = {
     _K.BODY_MALFORMED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 502, "sent a body that is not valid HTTP"),
     _K.UNFINISHED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 502, "ended its answer without finishing it"),
     _K.STALLED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 504, "fell silent in the middle of its answer"),
+    _K.RESUME_REFUSED: Meaning(_UP, Again.ELSEWHERE, Blame.NO, 502, "cannot continue the answer"),
+    _K.HEDGE_LOST: Meaning(_UP, Again.ELSEWHERE, Blame.NO, 502, "was slower than the hedge"),
     _K.TOTAL_TIMEOUT: Meaning(_UP, Again.NEVER, Blame.NO, 504, "did not finish within timeouts.total"),
     _K.MODEL_UNKNOWN: Meaning(_DOWN, Again.NEVER, Blame.NO, 404, "no backend has the model"),
     _K.DIALECT_UNSPOKEN: Meaning(_DOWN, Again.NEVER, Blame.NO, 404, "no backend speaks this API"),

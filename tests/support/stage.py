@@ -57,6 +57,7 @@ class Stage:
         self.network.install(monkeypatch)
         self.events: list[tuple[str, dict[str, object]]] = []
         self.observed: list[tuple[str, FailureKind | None]] = []
+        self.suspected: list[str] = []
         self.records: list[ExchangeRecord] = []
         self.errors: list[BaseException] = []
         self.tally = Tally()
@@ -69,6 +70,10 @@ class Stage:
     def observe(self, name: str, kind: FailureKind | None) -> None:
         """Keep what traffic has shown."""
         self.observed.append((name, kind))
+
+    def suspect(self, name: str) -> None:
+        """Keep who is suspect."""
+        self.suspected.append(name)
 
     def finished(self, record: ExchangeRecord) -> None:
         """Keep the record."""

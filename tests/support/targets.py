@@ -52,7 +52,8 @@ def snapshot_of(
     limits: Limits = Limits(),  # noqa: B008  # frozen
     timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
 ) -> RoutingSnapshot:
-    """Make a snapshot of these, in this order."""
+    """Make a snapshot of these, in this order; `timeouts` are every backend's."""
+    targets = tuple(replace(one, backend=replace(one.backend, timeouts=timeouts)) for one in targets)
     plan = RoutingPlan(tuple(one.backend for one in targets), failover=failover, limits=limits, timeouts=timeouts)
     return RoutingSnapshot(1, plan, targets)
 

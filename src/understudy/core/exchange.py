@@ -4,14 +4,16 @@ Called by dataplane.relay with what happened and when; answers with one command.
 is handed and never opens, sends or sleeps. It does not choose among backends (core.balancer) and knows no bytes.
 """
 
-import msgspec
-
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice, NoChoice, pick
+from understudy.core.commands import Abort, Attempt, Command, Resume, Wait
+from understudy.core.resume import Resumption
 from understudy.core.retry import RetryBudget
 from understudy.core.snapshot import Condition, Duty, RoutingSnapshot
 from understudy.core.tally import Tally
 from understudy.errors import MEANING, Again, Failure, FailureKind
+
+__all__ = ["Abort", "Attempt", "Command", "Exchange", "Resume", "Wait"]
 
 # Nothing of the request reached the backend, so trying it again costs it nothing; while there is no other backend it is
 # asked again at this pace until `hold` is over (a restart of the only backend takes seconds).
@@ -40,44 +42,17 @@ BREAKING = frozenset({FailureKind.LOST_BEFORE_HEAD, FailureKind.BODY_CUT})
 PASSED_ON = frozenset({FailureKind.MODEL_MISSING, FailureKind.UNSUPPORTED})
 
 
-class Attempt(msgspec.Struct, frozen=True):
-    """Send the request to `choice`; `is_fresh`: on a new connection, not on a pooled one."""
-
-    choice: Choice
-    is_fresh: bool
-
-
-class Wait(msgspec.Struct, frozen=True):
-    """Nothing can be done now: ask again when something changes, at the latest at `until_s` (loop time)."""
-
-    until_s: float
-    kind: FailureKind
-
-
-class Abort(msgspec.Struct, frozen=True):
-    """Give the client an error. `retry_after_s` 0: waiting does not help.
-
-    `is_passed_on`: the last backend's own answer says it best and is handed to the client as it came.
-    """
-
-    kind: FailureKind
-    status: int
-    retry_after_s: float = 0.0
-    is_passed_on: bool = False
-
-
-Command = Attempt | Wait | Abort
-
-
 class Exchange:
-    """One client request as a state machine: `begin`, then `on_failure` and `on_wake` until it is answered or aborted.
+    """One client request as a state machine: `begin`, then `on_failure`, `on_break`, `on_wake` until it is answered or aborted.
 
-    Once `on_commit` was called every failure is an Abort: the client has received a part.
+    Once `on_commit` was called a failure is an Abort: the client has received a part. Where that part can be continued the caller
+    tells it as `on_break`; from then on failures are those of going on.
     """
 
     attempts = 0
     _choice: Choice | None = None
-    _hold_until_s = 0.0
+    _hold_from_s = 0.0
+    _room_from_s = 0.0
     _budget_until_s = 0.0
     _spent = 0
     _broken = 0
@@ -85,6 +60,7 @@ class Exchange:
     _is_last_chance = False
     _last_resort_is_spent = False
     _owes_budget = False
+    _resumption: Resumption | None = None
 
     def __init__(self, ask: Ask, budget: RetryBudget) -> None:
         self.ask = ask
@@ -103,6 +79,10 @@ class Exchange:
     def on_commit(self) -> bool:
         """Note that the client receives the first part of its answer; True when that put attempts back into the budget."""
         self._is_committed = True
+        return self.on_content()
+
+    def on_content(self) -> bool:
+        """Note that an attempt has led to content; True when that put attempts back into the budget."""
         spent, self._spent = self._spent, 0
         if spent:
             self._budget.give_back(spent)
@@ -110,6 +90,12 @@ class Exchange:
 
     def on_failure(self, failure: Failure, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         """Return what follows after the running attempt failed."""
+        if self._resumption is not None:
+            if failure.kind is FailureKind.STALE_REUSE:
+                self.attempts -= 1
+            else:
+                self.failures.append(failure)
+            return self._counted(self._resumption.on_failure(failure, snapshot, tally, now_s))
         again = failure.meaning.again
         if again is Again.SAME_BACKEND and not self._is_committed and self._choice is not None:
             # The attempt never reached an engine, so it is taken back and repeated (RFC 9110, 9.2.2).
@@ -118,6 +104,10 @@ class Exchange:
                 return self._attempt(self._choice, is_fresh=True)
             return self._next(snapshot, tally, now_s)
         self.failures.append(failure)
+        return self._after(failure, snapshot, tally, now_s)
+
+    def _after(self, failure: Failure, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        again = failure.meaning.again
         if self._is_final(failure, again, snapshot.plan.failover.tries):
             return self._abort(failure.kind)
         self._tried[failure.backend] = now_s
@@ -127,7 +117,59 @@ class Exchange:
 
     def on_wake(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         """Return what follows after a wait: something changed, or its time is over."""
+        if self._resumption is not None:
+            return self._counted(self._resumption.on_wake(snapshot, tally, now_s))
         return self._next(snapshot, tally, now_s)
+
+    def on_break(self, failure: Failure, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        """Return what follows after an answer broke that had content, and that may be continued: a Resume, a Wait or an Abort."""
+        self.failures.append(failure)
+        if self._resumption is None:
+            self._resumption = Resumption(self.ask)
+        return self._counted(self._resumption.on_break(failure, snapshot, tally, now_s))
+
+    def on_resumed(self) -> None:
+        """Note that the answer goes on: the continuation has yielded content."""
+        if self._resumption is not None:
+            self._resumption.on_content()
+
+    def begin_anew(self, failure: Failure, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        """Return what follows when an answer that the client has nothing of cannot be continued: it is asked for once more."""
+        self._resumption = None
+        return self._after(failure, snapshot, tally, now_s)
+
+    def again(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        """Return the attempt that repeats the last one, which went well but cannot be used; nobody failed."""
+        self._resumption = None
+        if self._choice is not None and _is_still_in_service(self._choice, snapshot):
+            return self._attempt(self._choice, is_fresh=False)
+        return self._next(snapshot, tally, now_s)
+
+    def give_up(self, failure: Failure) -> Abort:
+        """Return the end of an answer that broke and cannot be continued."""
+        self.failures.append(failure)
+        return self._abort(failure.kind)
+
+    def on_late(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Attempt | None:
+        """Return a second attempt to run beside the one that is late, where there is a backend and the budget for it."""
+        if self._choice is None or self._is_committed or self._resumption is not None:
+            return None
+        tried = (*self._still_tried(snapshot), self._choice.target.backend.name)
+        choice = pick(snapshot, tally, self.ask, tried=tried, now_s=now_s)
+        if isinstance(choice, NoChoice) or not self._budget.try_spend(now_s):
+            return None
+        self.attempts += 1
+        return Attempt(choice, is_fresh=False)
+
+    def on_hedge_failed(self, failure: Failure, now_s: float) -> None:
+        """Note that one of two attempts failed; the other goes on."""
+        self.failures.append(failure)
+        self._tried[failure.backend] = now_s
+
+    def _counted(self, command: Command) -> Command:
+        if isinstance(command, Resume):
+            self.attempts += 1
+        return command
 
     def _is_final(self, failure: Failure, again: Again, tries: int) -> bool:
         if self._is_committed or again is Again.NEVER or self._is_last_chance:
@@ -186,7 +228,7 @@ class Exchange:
             return self._abort(self.failures[-1].kind)
         if self.failures and all(failure.kind in PASSED_ON for failure in self.failures):
             return self._abort(self.failures[-1].kind)
-        if not self._may_hold(snapshot, now_s):
+        if now_s >= self._until_s(none.kind, snapshot, now_s):
             return self._last_resort(none, snapshot, tally, now_s)
         again_at_s = self._again_at_s(tally)
         free = {name for name, at_s in again_at_s.items() if at_s <= now_s}
@@ -198,15 +240,22 @@ class Exchange:
         instants_s = [at_s for at_s in (none.until_s, *again_at_s.values()) if at_s > now_s]
         return self._wait(min(instants_s, default=0.0), none.kind, snapshot, now_s)
 
-    def _may_hold(self, snapshot: RoutingSnapshot, now_s: float) -> bool:
-        if not self._hold_until_s:
-            self._hold_until_s = now_s + snapshot.plan.failover.hold_s
-        return now_s < self._hold_until_s
+    def _until_s(self, kind: FailureKind, snapshot: RoutingSnapshot, now_s: float) -> float:
+        """Return until when this exchange may wait: for a backend `hold`, for room at one as long as the file says."""
+        plan = snapshot.plan
+        if kind is FailureKind.NO_ROOM and plan.limits.waiting_s_max:
+            self._room_from_s = self._room_from_s or now_s
+            # There is a backend, so one that goes later is held for from then on.
+            self._hold_from_s = 0.0
+            return self._room_from_s + plan.limits.waiting_s_max
+        self._hold_from_s = self._hold_from_s or now_s
+        return self._hold_from_s + plan.failover.hold_s
 
     def _wait(self, until_s: float, kind: FailureKind, snapshot: RoutingSnapshot, now_s: float) -> Command:
-        if not self._may_hold(snapshot, now_s):
+        latest_s = self._until_s(kind, snapshot, now_s)
+        if now_s >= latest_s:
             return self._abort(kind)
-        return Wait(min(until_s, self._hold_until_s) if until_s > now_s else self._hold_until_s, kind)
+        return Wait(min(until_s, latest_s) if until_s > now_s else latest_s, kind)
 
     def _last_resort(self, none: NoChoice, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         """After `hold` the least bad backend is still tried once, rather than refusing without having looked."""

@@ -6,11 +6,25 @@ Called by dataplane.relayed with what core.exchange decided. Pure; the shape aro
 from collections.abc import Sequence
 
 from understudy.core.ask import Ask
-from understudy.errors import MEANING, Failure, FailureKind
+from understudy.core.transcript import Refusal
+from understudy.errors import MEANING, Failure, FailureKind, Side
 
 # What is named of the client's own words, and how many attempts: an error is to be read, not to be filled.
 MODEL_CHARACTERS_MAX = 200
 ATTEMPTS_MAX = 8
+
+REFUSAL_WORDS = {
+    Refusal.TURNED_OFF: "continuing is turned off",
+    Refusal.DECLINED: "the request declined to be continued",
+    Refusal.NOT_TEXT: "an answer of this path is not continued",
+    Refusal.UNREADABLE: "what had come of it cannot be read",
+    Refusal.CASE: "an answer of this kind is not continued",
+    Refusal.NO_MEANS: "no backend can continue a text of this model",
+    Refusal.TOO_LONG: "it is too long to be continued",
+    Refusal.REPEATING: "the engine stopped an endless repetition",
+    Refusal.NO_BACKEND: "no backend that could go on came in time",
+    Refusal.BARREN: "what went on yielded nothing",
+}
 
 _WITHOUT_ATTEMPTS = frozenset({FailureKind.NONE_USABLE, FailureKind.TOTAL_TIMEOUT, FailureKind.INTERNAL})
 
@@ -23,6 +37,15 @@ def words_for(kind: FailureKind, ask: Ask, failures: Sequence[Failure]) -> str:
         return MEANING[kind].words
     tried = "; ".join(_attempt_words(failure) for failure in failures[-ATTEMPTS_MAX:])
     return f"{'every attempt' if len(failures) > 1 else 'the attempt'} failed: {tried}"
+
+
+def words_of_break(kind: FailureKind, failures: Sequence[Failure], refusal: Refusal | None) -> str:
+    """Return one line for a client whose answer broke off: who failed, and why the answer does not go on."""
+    tried = [_attempt_words(failure) for failure in failures[-ATTEMPTS_MAX:]]
+    if MEANING[kind].side is not Side.UPSTREAM or kind is FailureKind.TOTAL_TIMEOUT:
+        tried.append(MEANING[kind].words)
+    why = [REFUSAL_WORDS[refusal]] if refusal is not None else []
+    return f"the answer broke off: {'; '.join(tried + why)}"
 
 
 def _attempt_words(failure: Failure) -> str:

@@ -12,32 +12,28 @@ import msgspec
 
 from understudy import dialects
 from understudy.core.ask import Ask
-from understudy.core.balancer import Choice, client_models, has_alternative
+from understudy.core.balancer import Choice, client_models
+from understudy.core.departures import Departures
 from understudy.core.record import ExchangeRecord
 from understudy.core.retry import RetryBudget
 from understudy.core.shortlist import is_usable
 from understudy.core.snapshot import Published, RoutingPlan, RoutingSnapshot
 from understudy.core.tally import Tally
+from understudy.dataplane import vigil
+from understudy.dataplane.clients import LATE_S_MAX, Clients
 from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import Refusal, RequestHead, own_response
+from understudy.dataplane.observations import Observations
 from understudy.dataplane.pool import Pool
 from understudy.dataplane.relayed import RelayedExchange
+from understudy.dataplane.resuming import AbilityMemo
 from understudy.dataplane.waiting import WaitingLine
 from understudy.dialects.contract import Dialect, Route, RouteKind
-from understudy.errors import MEANING, Blame, FailureKind, Side
+from understudy.errors import MEANING, FailureKind
 
-# How often the deadlines of running exchanges are looked at, and those of idle connections.
+# How often the deadlines of running exchanges are looked at.
 SWEEP_INTERVAL_S = 0.05
-CONNECTIONS_INTERVAL_S = 1.0
 CHECK_INTERVAL_S_MAX = 0.5
-# A sweep that is later than this was kept from running: by SIGSTOP, a suspended machine, a frozen container.
-LATE_S_MAX = 1.0
-# A backend's successes are told to the publisher no more often than this: one says as much as many.
-SUCCESS_TOLD_S = 0.2
-# Connections must have fallen under this share of their limit before reaching it is told again.
-FULL_SHARE_TOLD_AGAIN = 0.8
-# How long balances prefer other backends to one that sent a request away without being to blame.
-DOUBT_S = 1.0
 JSON = b"application/json"
 _METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
 # Looked up once: an Enum's member costs 50 ns a look (Python 3.11).
@@ -51,6 +47,9 @@ class Listener(Protocol):
     def observe(self, name: str, kind: FailureKind | None) -> None:
         """Traffic has shown something of a backend: a failure, or None for a success."""
 
+    def suspect(self, name: str) -> None:
+        """An exchange waits on a backend longer than it should have to; said again and again while that is so."""
+
     def finished(self, record: ExchangeRecord) -> None:
         """An exchange is over: the log line and the metrics."""
 
@@ -59,16 +58,6 @@ class Listener(Protocol):
 
     def report(self, error: BaseException, request_id: str) -> None:
         """Our own code raised."""
-
-
-class Gate(Protocol):
-    """What lets clients in: the listener."""
-
-    def pause(self) -> None:
-        """Let nobody in for now."""
-
-    def resume(self) -> None:
-        """Let clients in again."""
 
 
 class Relay:
@@ -89,22 +78,19 @@ class Relay:
         self.pool = pool
         self.line = WaitingLine()
         self.running: set[RelayedExchange] = set()
-        self.connections: set[DownstreamConnection] = set()
         self.is_stopping = False
-        self.connections_max = 0
-        self.gate: Gate | None = None
         self.listener = listener
+        self.abilities = AbilityMemo()
+        self.departures = Departures()
+        self.clients = Clients(published, pool, clock, listener.tell)
+        self.observations = Observations(published, tally, listener)
         self._loop = asyncio.get_running_loop()
         self.now_s = clock
         self._id_prefix = id_prefix
         self._ids = 0
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._sweep_due_at_s = 0.0
-        self._connections_due_at_s = 0.0
-        self._connections_timer: asyncio.TimerHandle | None = None
         self._listings: dict[str, bytes] = {}
-        self._is_full = False
-        self._is_full_told = False
         self._budget_share = published.current.plan.failover.budget
         self.budget = RetryBudget(self._budget_share)
         self.apply(published.current.plan)
@@ -125,33 +111,12 @@ class Relay:
     # --- connections
 
     def admit(self, connection: DownstreamConnection) -> bool:
-        """Count a new connection; False when there is no room for it. At the limit further clients are left waiting outside."""
-        most = self._connections_most()
-        has_room = len(self.connections) < most
-        self.connections.add(connection)
-        if len(self.connections) >= most and not self._is_full:
-            self._is_full = True
-            if self.gate is not None:
-                self.gate.pause()
-            if not self._is_full_told:
-                self._is_full_told = True
-                self.listener.tell("connection.limit_reached", {"connections": len(self.connections), "connections_max": most})
-        if self._connections_timer is None:
-            self._sweep_connections()
-        return has_room
-
-    def _connections_most(self) -> int:
-        return min(self.limits.connections_max, self.connections_max or self.limits.connections_max)
+        """Count a new connection; False when there is no room for it."""
+        return self.clients.admit(connection)
 
     def forget(self, connection: DownstreamConnection) -> None:
         """A connection is closed."""
-        self.connections.discard(connection)
-        if self._is_full:
-            self._is_full = False
-            if self.gate is not None:
-                self.gate.resume()
-        elif self._is_full_told and len(self.connections) < self._connections_most() * FULL_SHARE_TOLD_AGAIN:
-            self._is_full_told = False
+        self.clients.forget(connection)
 
     def refuse(self, refusal: Refusal, head: RequestHead | None) -> bytes:
         """Write the answer to a request that cannot be accepted, in its dialect where its head was read, and note it."""
@@ -261,44 +226,6 @@ class Relay:
 
     # --- what exchanges report
 
-    def blame(self, name: str, ask: Ask, kind: FailureKind, now_s: float) -> None:
-        """Count a failure against a backend, eject it when it is due, and have it probed soon."""
-        snapshot = self.published.current
-        rules = next((target.backend.health for target in snapshot.targets if target.backend.name == name), None)
-        if rules is None:
-            return
-        others = has_alternative(snapshot, self.tally, ask, name=name)
-        if self.tally.fail(name, rules, now_s, has_alternative=others):
-            for_s = self.tally.of(name).ejected_until_s - now_s
-            self.listener.tell("backend.was_ejected", {"backend": name, "reason": MEANING[kind].words, "for_s": round(for_s, 3)})
-        self.listener.observe(name, kind)
-
-    def credit(self, name: str, ttft_s: float, now_s: float) -> None:
-        """Count a success; `ttft_s` from sending the request to its first content."""
-        last_s = self.tally.of(name).last_success_at_s
-        if self.tally.succeed(name, ttft_s, now_s):
-            self.listener.tell("backend.returned", {"backend": name})
-        if now_s - last_s > SUCCESS_TOLD_S:
-            self.listener.observe(name, None)
-
-    def weigh(self, name: str, ask: Ask, kind: FailureKind, retry_after_s: float, now_s: float) -> None:
-        """Let a failed attempt have its consequence for the backend: blame, rest, doubt, or none."""
-        meaning = MEANING[kind]
-        if meaning.blame is Blame.YES:
-            self.blame(name, ask, kind, now_s)
-            return
-        if kind in (FailureKind.BUSY, FailureKind.LOADING) and retry_after_s:
-            self.tally.rest(name, now_s + retry_after_s)
-        if kind in (FailureKind.MODEL_MISSING, FailureKind.LOADING):
-            self.listener.observe(name, kind)
-        if meaning.side is Side.UPSTREAM and kind is not FailureKind.STALE_REUSE:
-            # Answering fast without having done the work must not make a backend look attractive.
-            self.tally.doubt(name, now_s + DOUBT_S)
-
-    def is_refusing(self, name: str) -> bool:
-        """Whether the last probe of a backend found its listener closed."""
-        return any(target.state.is_refusing for target in self.published.current.targets if target.backend.name == name)
-
     def on_room(self, choice: Choice) -> None:
         """Where an exchange's leaving makes room, let the first who waits take its place."""
         if len(self.line) and (choice.is_trial or choice.target.backend.in_flight_max):
@@ -309,9 +236,21 @@ class Relay:
         if len(self.line):
             self._loop.call_soon(self.line.wake_first)
 
+    def stand_in_line(self, exchange: RelayedExchange) -> None:
+        """Let an exchange wait its turn; where there is no room for one more, somebody is sent away."""
+        displaced = self.line.add(exchange, most=self.limits.waiting_max)
+        self.watch()
+        if displaced is not None:
+            displaced.on_displaced()
+
+    def retry_after_s(self) -> float:
+        """In how many seconds somebody who is sent away may have a chance: as fast as exchanges end now."""
+        return self.departures.retry_after_s(len(self.line), self.now_s())
+
     def on_over(self, exchange: RelayedExchange) -> None:
         """An exchange is over."""
         self.running.discard(exchange)
+        self.departures.on_departure(self.now_s(), waiting=len(self.line))
         self.listener.finished(exchange.record)
 
     def on_published(self, snapshot: RoutingSnapshot) -> None:
@@ -338,7 +277,7 @@ class Relay:
         for exchange in list(self.running):
             if late_s > LATE_S_MAX:
                 # We were stopped, not the backends: what they have sent meanwhile still lies in the kernel.
-                exchange.forgive(late_s)
+                vigil.forgive(exchange, late_s)
             if exchange.is_running:
                 self._check(exchange, now_s)
         if len(self.line):
@@ -348,29 +287,9 @@ class Relay:
 
     def _check(self, exchange: RelayedExchange, now_s: float) -> None:
         try:
-            exchange.check(now_s)
+            vigil.check(exchange, now_s)
         except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not everybody's deadlines
             exchange.on_exception(error)
-
-    def _sweep_connections(self) -> None:
-        """Close what is late or idle: clients' connections and pooled ones."""
-        now_s = self.now_s()
-        late_s = now_s - self._connections_due_at_s if self._connections_timer is not None else 0.0
-        for connection in list(self.connections):
-            if late_s > LATE_S_MAX and connection.deadline_at_s:
-                connection.deadline_at_s += late_s
-            if 0.0 < connection.deadline_at_s <= now_s and connection.running is None:
-                connection.on_deadline(now_s)
-        engines = {target.backend.name: target.state.engine for target in self.published.current.targets}
-        idle = self.pool.close_idle(now_s, engines)
-        limits = self.limits
-        interval_s = min(CONNECTIONS_INTERVAL_S, limits.head_timeout_s / 4, limits.body_timeout_s / 4, limits.idle_timeout_s / 4)
-        if self.connections or idle:
-            interval_s = max(interval_s, SWEEP_INTERVAL_S)
-            self._connections_due_at_s = now_s + interval_s
-            self._connections_timer = self._loop.call_later(interval_s, self._sweep_connections)
-        else:
-            self._connections_timer = None
 
     # --- stopping
 
@@ -379,19 +298,15 @@ class Relay:
         self.is_stopping = True
         for exchange in self.running:
             exchange.keeps_alive = False
-        for connection in list(self.connections):
-            if connection.is_idle():
-                connection.close()
+        self.clients.close_idle()
 
     def stop(self) -> None:
         """End whatever is left."""
         for exchange in list(self.running):
             exchange.on_stop()
-        for connection in list(self.connections):
-            connection.close()
-        for timer in (self._sweep_timer, self._connections_timer):
-            if timer is not None:
-                timer.cancel()
+        self.clients.close_all()
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
         self.pool.close_all()
 
 

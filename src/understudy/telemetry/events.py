@@ -39,6 +39,7 @@ class Event(StrEnum):
     POOL_RECOVERED = "pool.recovered"
     EXCHANGE_FINISHED = "exchange.finished"
     EXCHANGE_FAILED_INTERNALLY = "exchange.failed_internally"
+    EXCHANGE_OUTGREW_TRANSCRIPT = "exchange.outgrew_transcript"
     CONNECTION_LIMIT_REACHED = "connection.limit_reached"
     LIBRARY_COMPLAINED = "library.complained"
     LOG_DROPPED = "log.dropped"
@@ -66,6 +67,7 @@ EVENTS = MappingProxyType(
         # The level of a healthy exchange; the line itself tells warning and error (exchange_line.level_of).
         Event.EXCHANGE_FINISHED: Level.INFO,
         Event.EXCHANGE_FAILED_INTERNALLY: Level.ERROR,
+        Event.EXCHANGE_OUTGREW_TRANSCRIPT: Level.INFO,
         Event.CONNECTION_LIMIT_REACHED: Level.WARNING,
         Event.LIBRARY_COMPLAINED: Level.WARNING,
         Event.LOG_DROPPED: Level.WARNING,

@@ -18,6 +18,7 @@ class ExchangeLine(msgspec.Struct):
 
     A msgspec.Struct because building and encoding one takes 1.3 µs against 1.7 µs for a dict (CPython 3.11). `tried` holds
     `NAME:FAILURE` of every attempt that failed; `why` the failure that the client was told, "" when it was answered.
+    `resumed_on` names the backends that went on with a broken answer, `not_resumed` why one did not go on.
     """
 
     timestamp: str
@@ -40,6 +41,9 @@ class ExchangeLine(msgspec.Struct):
     received_bytes: int
     sent_bytes: int
     why: str
+    resumed_on: list[str]
+    not_resumed: str
+    prefilled_tokens: int
 
 
 # Every kind's level as one lookup: a client's fault is worth no alarm, and a refusal while stopping passes by itself.
@@ -98,4 +102,7 @@ def describe(record: ExchangeRecord, level: Level, timestamp: str) -> ExchangeLi
         record.received_bytes,
         record.sent_bytes,
         record.failure or "",
+        list(record.seams),
+        record.refusal or "",
+        record.prefilled_tokens,
     )

@@ -74,6 +74,9 @@ class Metrics:
         self._first_content: dict[str, Histogram] = {}
         self._duration: dict[str, Histogram] = {}
         self._last_resort = 0
+        self._resumes: dict[str, int] = {}
+        self._refusals: dict[str, int] = {}
+        self._prefilled_tokens = 0
         self._received_bytes = 0
         self._sent_bytes = 0
         self._registry: CollectorRegistry | None = None
@@ -97,6 +100,8 @@ class Metrics:
             histogram.add(record.duration_s)
         if record.ttft_s:
             self._count_first_content(backend, record.ttft_s)
+        if record.seams or record.refusal is not None:
+            self._count_breaks(record)
         attempts = self._attempts
         if failure is None and len(record.attempts) == 1:
             # Nearly every exchange: its one attempt ended as it did.
@@ -121,6 +126,7 @@ class Metrics:
         kept = {*names, _NO_BACKEND}
         self._exchanges = {key: count for key, count in self._exchanges.items() if key[0] in kept}
         self._attempts = {key: count for key, count in self._attempts.items() if key[0] in kept}
+        self._resumes = {name: count for name, count in self._resumes.items() if name in kept}
         self._first_content = {name: each for name, each in self._first_content.items() if name in kept}
         self._duration = {name: each for name, each in self._duration.items() if name in kept}
 
@@ -163,6 +169,12 @@ class Metrics:
         retries = [((kind,), count) for kind, count in self._retries.items()]
         yield counter("understudy_retries", "Attempts after a failed one, by that failure.", ("after",), retries)
         yield counter("understudy_last_resort", "Exchanges sent to the least bad backend.", (), [((), self._last_resort)])
+        resumes = [((name,), count) for name, count in self._resumes.items()]
+        yield counter("understudy_resumes", "Broken answers that went on, by the backend that went on.", ("backend",), resumes)
+        refusals = [((reason,), count) for reason, count in self._refusals.items()]
+        yield counter("understudy_resume_refusals", "Broken answers that did not go on.", ("reason",), refusals)
+        prefilled = [((), self._prefilled_tokens)]
+        yield counter("understudy_prefilled_tokens", "Tokens read once more to go on with an answer.", (), prefilled)
         yield histogram("understudy_first_content_seconds", "From the request to the first content sent.", self._first_content)
         yield histogram("understudy_exchange_seconds", "From the request to the end of its answer.", self._duration)
         yield counter("understudy_received_bytes", "Bytes of request bodies.", (), [((), self._received_bytes)])
@@ -180,6 +192,13 @@ class Metrics:
                 [((), self._moment.log_lines_dropped)],
             )
             yield from _gauges(self._moment, GaugeMetricFamily)
+
+    def _count_breaks(self, record: ExchangeRecord) -> None:
+        for name in record.seams:
+            self._resumes[name] = self._resumes.get(name, 0) + 1
+        if record.refusal is not None and record.failure is not None:
+            self._refusals[record.refusal] = self._refusals.get(record.refusal, 0) + 1
+        self._prefilled_tokens += record.prefilled_tokens
 
     def _count_first_content(self, backend: str, ttft_s: float) -> None:
         try:

@@ -1,0 +1,101 @@
+"""One send of an exchange to one backend: its connection, its answer and when it began.
+
+Made by dataplane.relayed, one for each attempt; a hedge runs beside another. Gets a connection, hands it to whoever writes the
+request, and lets go of it. Decides nothing.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from understudy.core.balancer import Choice
+from understudy.core.pace import is_loaded
+from understudy.core.record import AttemptRecord
+from understudy.core.snapshot import EngineKind
+from understudy.dataplane.upstream import UpstreamConnection
+from understudy.errors import FailureKind
+
+if TYPE_CHECKING:
+    from understudy.dataplane.relayed import RelayedExchange
+
+
+class Answering(Protocol):
+    """What an exchange asks of the answer of its attempt, first or continued."""
+
+    progress_at_s: float
+    is_begun: bool
+
+    def detach(self) -> None:
+        """Take no more bytes."""
+
+
+class RunningAttempt:
+    """An attempt while it lasts. `sent_at_s` is when its request began to be sent, `content_at_s` when its first content came.
+
+    `is_loaded`: the backend had the model in memory when the attempt began, as far as known. `takes_ids`: the events carry token
+    ids that the client has not asked for. `is_assembled`: the answer is put together whole. `is_resume`: it continues one.
+    """
+
+    takes_ids = False
+    is_assembled = False
+    is_resume = False
+    content_at_s = 0.0
+    connection: UpstreamConnection | None = None
+    answer: Answering | None = None
+    _connecting: asyncio.Task[None] | None = None
+
+    def __init__(self, exchange: "RelayedExchange", choice: Choice, record: AttemptRecord, now_s: float) -> None:
+        self.choice = choice
+        self.record = record
+        self.sent_at_s = now_s
+        self.exchange = exchange
+        self.is_loaded = is_loaded(choice.target.state, choice.model)
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return self.choice.target.backend.name
+
+    @property
+    def engine(self) -> EngineKind:
+        """The software it runs, as far as known."""
+        return self.choice.target.state.engine
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether there is no connection yet."""
+        return self._connecting is not None
+
+    def connect(self, on_connection: Callable[["RunningAttempt", UpstreamConnection], None], *, is_fresh: bool) -> None:
+        """Take an idle connection or open one, and hand it over; a failure to is the attempt's."""
+        pool, backend = self.exchange.relay.pool, self.choice.target.backend
+        connection = None if is_fresh else pool.take(backend)
+        if connection is not None:
+            on_connection(self, connection)
+            return
+
+        def on_connected(outcome: UpstreamConnection | FailureKind) -> None:
+            self._connecting = None
+            try:
+                if isinstance(outcome, FailureKind):
+                    self.exchange.on_attempt_failed(self, outcome)
+                elif not self.exchange.is_running or not self.exchange.has(self):
+                    outcome.close()
+                else:
+                    self.sent_at_s = self.exchange.now_s()
+                    on_connection(self, outcome)
+            except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not the daemon
+                self.exchange.on_exception(error)
+
+        self._connecting = pool.connect(backend, backend.timeouts.connect_s, on_connected)
+
+    def drop(self) -> None:
+        """Let go of the connection at once, so that an engine that still generates stops."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        if self.answer is not None:
+            self.answer.detach()
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None

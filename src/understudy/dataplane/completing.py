@@ -1,0 +1,85 @@
+"""Complete an answer that did not come from one backend in one piece: continued, cut to its last events, or put together here.
+
+Called by dataplane.answer, continued, resuming and relayed once nothing of it is missing but what is written here.
+"""
+
+from typing import TYPE_CHECKING
+
+from understudy.dataplane.attempt import RunningAttempt
+from understudy.dataplane.heads import ResponseHead
+from understudy.dialects.assembly import assemble
+from understudy.dialects.splice import strip_ids
+
+if TYPE_CHECKING:
+    from understudy.dataplane.relayed import RelayedExchange
+
+
+def finish_continued(exchange: "RelayedExchange", attempt: RunningAttempt, prompt_tokens: int | None) -> None:
+    """A continued answer has its terminator; `prompt_tokens` is what the backend read for it, None where it did not tell."""
+    exchange.record.prefilled_tokens += prompt_tokens or 0
+    if exchange.resumer is not None and exchange.resumer.is_assembled:
+        finish_assembled(exchange, attempt)
+    else:
+        exchange.outlet.end()
+        exchange.on_finished(attempt)
+
+
+def finish_spent(exchange: "RelayedExchange", attempt: RunningAttempt, missing: bytes) -> None:
+    """There was nothing left to generate: the backend was asked no more than that."""
+    exchange.end_attempt(attempt, None)
+    exchange.attempt = None
+    complete(exchange, missing)
+    exchange.relay.on_room(attempt.choice)
+
+
+def complete(exchange: "RelayedExchange", missing: bytes) -> None:
+    """End an answer of which the client has all but `missing`, its last events; no attempt runs."""
+    exchange.leave_line()
+    if exchange.resumer is not None and exchange.resumer.is_assembled:
+        exchange.resumer.received.keep(missing)
+        if not _write_assembled(exchange):
+            _ask_whole(exchange)
+            return
+    else:
+        exchange.outlet.write(missing)
+        exchange.outlet.end()
+    exchange.close_record()
+    exchange.downstream.finish(keeps_alive=exchange.keeps_alive)
+
+
+def finish_assembled(exchange: "RelayedExchange", attempt: RunningAttempt) -> None:
+    """Every event of an answer has come that the client gets whole."""
+    if _write_assembled(exchange):
+        exchange.on_finished(attempt)
+        return
+    exchange.end_attempt(attempt, None)
+    exchange.attempt = None
+    _ask_whole(exchange)
+    exchange.relay.on_room(attempt.choice)
+
+
+def _write_assembled(exchange: "RelayedExchange") -> bool:
+    """Write the answer that was put together, as the first backend would have given it; False when that cannot be done."""
+    resumer = exchange.resumer
+    if resumer is None:
+        return False
+    events = resumer.received.all()
+    if resumer.takes_ids:
+        events = strip_ids(events)
+    assembled = assemble(resumer.engine, exchange.ask.path, exchange.body, events)
+    if assembled is None:
+        return False
+    body, content_type = assembled
+    head = ResponseHead()
+    head.status = 200
+    exchange.commit_assembled()
+    exchange.outlet.open(head, kind=None, has_body=True, whole=body, lines=b"Content-Type: %b\r\n" % content_type)
+    return True
+
+
+def _ask_whole(exchange: "RelayedExchange") -> None:
+    """Ask once more, as the client asked: at its end the engine kept something back that only a whole answer has."""
+    relay = exchange.relay
+    exchange.is_asked_whole = True
+    exchange.resumer = None
+    exchange.carry_out(exchange.exchange.again(relay.published.current, relay.tally, exchange.now_s()))

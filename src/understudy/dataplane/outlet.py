@@ -1,0 +1,98 @@
+"""The client's side of one answer: its head is written once, then its body piece by piece, in the framing the head announced.
+
+Made by dataplane.relayed for every exchange; written to by whichever attempt has the word (dataplane.answer or continued). Knows
+no event and decides nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from understudy.dataplane.heads import ResponseHead, status_line
+from understudy.dialects.contract import StreamKind
+
+if TYPE_CHECKING:
+    from understudy.dataplane.relayed import RelayedExchange
+
+COPY_BYTES_MAX = 16 * 1024
+NO_CACHE = b"Cache-Control: no-cache\r\n"
+# A proxy in front of this one must not hold tokens back (nginx, ngx_http_proxy_module, X-Accel-Buffering).
+NO_BUFFERING = b"X-Accel-Buffering: no\r\n"
+EVENT_STREAM = b"Content-Type: text/event-stream\r\n"
+COMMENT = b":\n\n"
+
+
+class Outlet:
+    """Where the answer goes.
+
+    `is_open`: the head is written. `kind` is how events are told apart, None where the body is no stream of events;
+    `is_mid_event`: the last bytes written are a part of an event, so that nothing of our own may come between.
+    """
+
+    is_open = False
+    is_chunked = False
+    is_mid_event = False
+    kind: StreamKind | None = None
+
+    def __init__(self, exchange: "RelayedExchange") -> None:
+        self._exchange = exchange
+
+    def open(
+        self, head: ResponseHead, *, kind: StreamKind | None, has_body: bool, whole: bytes | None = None, lines: bytes = b""
+    ) -> None:
+        """Write the head; `whole` is the body where all of it is here, `lines` stand in for the head's own where given."""
+        exchange = self._exchange
+        self.is_open = True
+        self.kind = kind
+        length = len(whole) if whole is not None else head.content_length if kind is None else -1
+        if head.status == 204:
+            length = -1  # RFC 9110, 8.6
+        keeps_alive = exchange.keeps_alive
+        framing = b""
+        if length >= 0:
+            framing = b"Content-Length: %d\r\n" % length
+        elif has_body and exchange.is_http10:
+            keeps_alive = False
+        elif has_body:
+            self.is_chunked = True
+            framing = b"Transfer-Encoding: chunked\r\n"
+        if kind is not None:
+            framing += (b"" if head.has_cache_control else NO_CACHE) + (b"" if head.has_buffering else NO_BUFFERING)
+        if not keeps_alive:
+            framing += b"Connection: close\r\n"
+        elif exchange.is_http10:
+            framing += b"Connection: keep-alive\r\n"
+        exchange.keeps_alive = keeps_alive
+        start = b"%b%b%b%b\r\n" % (status_line(head.status), lines or b"".join(head.lines), exchange.own_fields(), framing)
+        exchange.write(start + whole if whole else start, len(whole) if whole else 0)
+
+    def open_early(self) -> None:
+        """Begin an event stream before any backend has: the client waits, and hears from now on that it still does."""
+        head = ResponseHead()
+        head.status = 200
+        self.open(head, kind=StreamKind.SSE, has_body=True, lines=EVENT_STREAM)
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes of the body."""
+        size = len(data)
+        if not self.is_chunked:
+            self._exchange.write(data, size)
+        elif size <= COPY_BYTES_MAX:
+            self._exchange.write(b"%x\r\n%b\r\n" % (size, data), size)
+        else:
+            self._exchange.write(b"%x\r\n" % size, 0)
+            self._exchange.write(data, size)
+            self._exchange.write(b"\r\n", 0)
+
+    def end(self) -> None:
+        """Write the end of the body."""
+        if self.is_chunked:
+            self._exchange.write(b"0\r\n\r\n", 0)
+
+    def write_comment(self) -> None:
+        """Write a comment between two events (WHATWG HTML, 9.2.6); only server-sent events have such a thing."""
+        if self.is_open and self.kind is StreamKind.SSE and not self.is_mid_event:
+            self.write(COMMENT)
+
+    def write_last(self, event: bytes) -> None:
+        """Write one event of our own, after which nothing follows: no last chunk, so that the cut is seen either way."""
+        delimiter = b"\n\n" if self.kind is StreamKind.SSE else b"\n"
+        self.write(delimiter + event if self.is_mid_event else event)
