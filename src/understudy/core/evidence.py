@@ -56,6 +56,6 @@ class Evidence:
 
         A closed listener needs no second probe.
         """
-        if not self.failed or self.failed_at_s < at_s or self.moved_at_s >= self._quiet_from_s:
+        if self.failed_at_s < at_s or self.moved_at_s >= self._quiet_from_s:
             return False
         return self.is_refusing or self.failed >= failed_min

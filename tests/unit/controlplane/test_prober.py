@@ -253,6 +253,21 @@ async def test_a_suspect_backend_is_probed_at_once_and_not_once_more_for_every_t
         await server.wait_asked(3)
 
 
+async def test_a_backend_that_stays_suspect_is_probed_at_the_fast_pace() -> None:
+    calm = replace(QUICK, interval_s=1.5)
+    slow = replace(QUICK, interval_s=2.5)
+    async with (
+        AskedServer(dict(LIST)) as server,
+        AskedServer(dict(LIST)) as other,
+        probing(backend(server, health=slow), backend(other, "c", health=calm)) as stage,
+    ):
+        await stage.until(is_up)
+        await stage.until(is_up, "c")
+        stage.prober.suspect("b")
+        await server.wait_asked(3)
+        assert len(other.asked) == 1
+
+
 SLOTS = '[{"id":0,"id_task":7,"is_processing":true,"n_prompt_tokens_processed":%d}]'
 LLAMACPP: dict[str, Reply] = LIST | {
     "/health": reply({"status": "ok"}),

@@ -3,7 +3,18 @@
 import msgspec
 import pytest
 
-from understudy.core.deadlines import IN_TIME, SILENCE_OF_REFUSING_S, SUSPECT, Look, Standing, is_over, look, overdue
+from understudy.core.deadlines import (
+    IN_TIME,
+    SILENCE_OF_REFUSING_S,
+    SUSPECT,
+    Look,
+    Standing,
+    is_over,
+    late_after_s,
+    look,
+    overdue,
+    suspicion_s,
+)
 from understudy.core.evidence import Evidence
 from understudy.core.pace import Pace
 from understudy.core.snapshot import Timeouts
@@ -169,3 +180,27 @@ def test_a_bound_shorter_than_any_suspicion_is_the_bound() -> None:
     tight = Timeouts(first_token_s=0.5, stall_s=0.5)
     assert look(stream(None), tight, 1000.6) == LOST
     assert look(prompt(), tight, 1000.6) == LATE
+
+
+@pytest.mark.parametrize(
+    ("standing", "first_token_s", "late_s"),
+    [
+        (prompt(first_content_s=4.0), 120.0, 12.0),
+        (prompt(first_content_s=0.1), 120.0, 5.0),
+        (prompt(first_content_s=110.0), 120.0, 120.0),
+        (prompt(first_content_s=110.0, is_down=True), 120.0, 30.0),
+        (prompt(first_content_s=0.1, is_down=True), 120.0, 5.0),
+        (prompt(first_content_s=4.0), 8.0, 8.0),
+    ],
+)
+def test_lateness_lies_between_the_floor_and_the_bound(standing: Standing, first_token_s: float, late_s: float) -> None:
+    assert late_after_s(standing, Timeouts(first_token_s=first_token_s)) == pytest.approx(late_s)
+
+
+def test_a_backend_that_is_down_may_be_late_before_the_floor() -> None:
+    assert look(prompt(is_down=True), Timeouts(first_token_s=8.0), 1002.1) == SUSPECT
+
+
+@pytest.mark.parametrize(("stall_s", "after_s"), [(30.0, 1.5), (120.0, 6.0), (10.0, 1.0)])
+def test_suspicion_is_a_share_of_the_bound_and_never_hasty(stall_s: float, after_s: float) -> None:
+    assert suspicion_s(Timeouts(stall_s=stall_s)) == pytest.approx(after_s)

@@ -83,6 +83,10 @@ def test_hedging_waits_for_the_95_of_100_of_this_size_and_below() -> None:
     assert pace.p95_s(2000) == 0.9
 
 
+def test_hedging_goes_by_prompts_of_like_size_where_there_are_enough() -> None:
+    assert measured((200, 0.1), (2000, 0.9), times=30).p95_s(2000) == 0.9
+
+
 @given(st.lists(st.tuples(st.integers(0, 2**40), st.floats(0.0, 1e4)), min_size=8), st.integers(0, 2**40))
 def test_any_sizes_and_times_give_a_finite_time_and_bounded_memory(samples: list[tuple[int, float]], prompt_bytes: int) -> None:
     pace = Pace()
