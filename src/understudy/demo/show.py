@@ -5,36 +5,23 @@ from the public and the admin port alone, as everyone's does. Leaves no process 
 """
 
 import contextlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-import httpx
-
-from understudy.demo.children import DaemonChild, DemoError, EngineChild, wait_for
+from understudy.demo.children import DaemonChild, DemoError, EngineChild
+from understudy.demo.client import Client, Told
 
 PRIMARY, BACKUP = "pi", "laptop"
-TOKEN_DELAY_MS = 12.0
-ANSWER_TIMEOUT_S = 10.0
+# Slow enough for an answer of some thirty words to have a middle, on a busy machine too.
+TOKEN_DELAY_MS = 30.0
+KILLED_AFTER_WORDS = 8
 QUESTIONS = ("Who speaks tonight?", "And if the lead falls ill?", "Who is on stage now?")
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """One answer as the client got it: who gave it after how many attempts, and how long it took in seconds."""
-
-    text: str
-    backend: str
-    attempts: int
-    first_words_s: float
-    all_words_s: float
 
 
 def file_text(engines: Sequence[tuple[str, str]]) -> str:
@@ -61,6 +48,24 @@ def table(backends: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def check_whole(told: Told, uncut: str) -> None:
+    """Check that an answer was broken, and is nevertheless `uncut` to the letter. Raises DemoError."""
+    if not told.seams:
+        raise DemoError(f"{PRIMARY} was killed in the middle of an answer, but nobody went on with it")
+    if told.text != uncut:
+        same = next((i for i, (ours, theirs) in enumerate(zip(told.text, uncut, strict=False)) if ours != theirs), None)
+        same = min(len(told.text), len(uncut)) if same is None else same
+        raise DemoError(f"the answer differs after {same} characters: {told.text[same:]!r} instead of {uncut[same:]!r}")
+
+
+def with_seams(told: Told) -> str:
+    """Write the answer with a note at each seam."""
+    text = told.text
+    for seam in reversed(told.seams):
+        text = f"{text[: seam.after_characters]} [{seam.backend} goes on]{text[seam.after_characters :]}"
+    return text
+
+
 def explain(told: Told, *, is_killed: bool) -> str:
     """Say in one sentence what the daemon did for this answer."""
     if not is_killed:
@@ -68,61 +73,6 @@ def explain(told: Told, *, is_killed: bool) -> str:
     if told.attempts > 1:
         return f"The daemon tried {PRIMARY}, found nobody there, and had {told.backend} answer. The client saw nothing of it."
     return f"The daemon knew already that {PRIMARY} is gone and had {told.backend} answer."
-
-
-class Client:
-    """What any client does: asks the one address, and reads the answer as it comes."""
-
-    def __init__(self, port: int, admin_port: int) -> None:
-        # Proxy settings of the environment are meant for the internet, not for this machine.
-        self._http = httpx.Client(trust_env=False, timeout=ANSWER_TIMEOUT_S)
-        self._url = f"http://127.0.0.1:{port}"
-        self._admin_url = f"http://127.0.0.1:{admin_port}"
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._http.close()
-
-    def ask(self, question: str) -> Told:
-        """Ask in a streamed chat. Raises DemoError when no whole answer comes."""
-        body = {"model": "demo", "messages": [{"role": "user", "content": question}], "stream": True}
-        started_at_s = time.monotonic()
-        first_words_s, text, is_finished = 0.0, "", False
-        try:
-            with self._http.stream("POST", f"{self._url}/v1/chat/completions", json=body) as response:
-                if response.status_code != 200:
-                    raise DemoError(f"the daemon answered {response.status_code}: {response.read().decode()}")
-                for line in response.iter_lines():
-                    piece = _content(line)
-                    if piece and not text:
-                        first_words_s = time.monotonic() - started_at_s
-                    text += piece
-                    is_finished = is_finished or line == "data: [DONE]"
-        except httpx.HTTPError as error:
-            raise DemoError(f"the daemon gave no answer: {error}") from error
-        if not is_finished:
-            raise DemoError("the answer broke off")
-        attempts = int(response.headers.get("X-Understudy-Attempts", "0"))
-        backend = response.headers.get("X-Understudy-Backend", "?")
-        return Told(text.strip(), backend, attempts, first_words_s, time.monotonic() - started_at_s)
-
-    def backends(self) -> list[dict[str, Any]]:
-        """Return the backends as the admin port shows them. Raises DemoError."""
-        try:
-            backends: list[dict[str, Any]] = self._http.get(f"{self._admin_url}/api/status").json()["backends"]
-        except (httpx.HTTPError, ValueError) as error:
-            raise DemoError(f"the admin port gave no answer: {error}") from error
-        return backends
-
-    def wait_condition(self, name: str, condition: str) -> float:
-        """Return how many seconds it took until backend `name` was in `condition`. Raises DemoError after some seconds."""
-        started_at_s = time.monotonic()
-
-        def look() -> bool | None:
-            return any(b["name"] == name and b["condition"] == condition for b in self.backends()) or None
-
-        wait_for(look, f"{name} becoming {condition}")
-        return time.monotonic() - started_at_s
 
 
 def run(say: Say, *, is_staying: bool) -> None:
@@ -160,35 +110,59 @@ def run(say: Say, *, is_staying: bool) -> None:
 
 def _play(say: Say, client: Client, primary: EngineChild) -> None:
     say("\n1. A client asks, and the primary answers.\n")
-    _ask(say, client, QUESTIONS[0], expected=PRIMARY)
+    uncut = _ask(say, client, QUESTIONS[0], expected=PRIMARY).text
 
-    say("\n2. The primary is killed. The client asks again at once, at the same address.\n")
-    primary.kill()
+    say("\n2. The client asks the same again. In the middle of the answer the primary is killed.\n")
+    _break(say, client, primary, uncut)
+
+    say("\n3. The client asks on, at the same address.\n")
     _ask(say, client, QUESTIONS[1], expected=BACKUP)
     client.wait_condition(PRIMARY, "down")
     say("\n   What the daemon sees now (`understudy status`):\n")
     _print_table(say, client)
 
-    say("\n3. The primary comes back.\n")
+    say("\n4. The primary comes back.\n")
     primary.start()
     returned_s = client.wait_condition(PRIMARY, "up")
     say(f"   The daemon noticed by itself, {returned_s:.1f} s after it was back.\n")
     _ask(say, client, QUESTIONS[2], expected=PRIMARY)
     say("")
     _print_table(say, client)
-    say("\nNothing failed, and the client never had to know. With engines of your own:\n")
+    say("\nNo answer failed, and the client never had to know. With engines of your own:\n")
     say("   understudy serve http://192.168.1.100:11434 http://192.168.1.101:11434")
 
 
-def _ask(say: Say, client: Client, question: str, *, expected: str) -> None:
+def _ask(say: Say, client: Client, question: str, *, expected: str) -> Told:
     told = client.ask(question)
     if told.backend != expected:
         raise DemoError(f"{told.backend} answered where {expected} should have")
-    say(f"   > {question}")
-    say(fill(told.text, 96, initial_indent="   < ", subsequent_indent="     "))
-    say(f"\n   X-Understudy-Backend: {told.backend}   X-Understudy-Attempts: {told.attempts}")
+    _print_answer(say, question, told)
     say(f"   first words after {told.first_words_s * 1000:.0f} ms, the last after {told.all_words_s * 1000:.0f} ms")
     say(f"   {explain(told, is_killed=expected == BACKUP)}")
+    return told
+
+
+def _break(say: Say, client: Client, primary: EngineChild, uncut: str) -> None:
+    """Kill the primary while it answers, and show that the answer is the `uncut` one all the same."""
+
+    def kill(words: int) -> None:
+        if words == KILLED_AFTER_WORDS:
+            primary.kill()
+
+    told = client.ask(QUESTIONS[0], kill)
+    check_whole(told, uncut)
+    _print_answer(say, QUESTIONS[0], told)
+    seam = told.seams[-1]
+    went_on = f"{seam.backend} went on {seam.silence_s * 1000:.0f} ms after the last word"
+    say(f"   {PRIMARY} was killed after {KILLED_AFTER_WORDS} words; {went_on}, where a word takes {TOKEN_DELAY_MS:.0f} ms.")
+    say(f"   The same {len(told.text)} characters as before, none missing, none twice, in one stream with one id.")
+    say("   The daemon marks the place with an SSE comment, which clients skip.")
+
+
+def _print_answer(say: Say, question: str, told: Told) -> None:
+    say(f"   > {question}")
+    say(fill(with_seams(told), 96, initial_indent="   < ", subsequent_indent="     "))
+    say(f"\n   X-Understudy-Backend: {told.backend}   X-Understudy-Attempts: {told.attempts}")
 
 
 def _print_table(say: Say, client: Client) -> None:
@@ -208,13 +182,3 @@ def _stay(say: Say, daemon: DaemonChild) -> None:
         say("\nStopped.")
         return
     raise DemoError("the daemon ended by itself")
-
-
-def _content(line: str) -> str:
-    """Read the words of one line of an OpenAI chat stream; "" when it carries none."""
-    if not line.startswith("data: {"):
-        return ""
-    event = json.loads(line.removeprefix("data: "))
-    if "error" in event:
-        raise DemoError(f"the answer broke off: {event['error'].get('message')}")
-    return "".join(str(choice["delta"].get("content") or "") for choice in event["choices"])

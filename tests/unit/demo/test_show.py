@@ -1,15 +1,11 @@
 """The demo's words, its file and its table; the whole show is played in tests/integration."""
 
-import json
-from collections.abc import AsyncIterator
-
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from understudy.config.load import load_text
 from understudy.demo.children import DemoError
-from understudy.demo.show import Client, Told, explain, file_text, table
+from understudy.demo.client import Seam, Told
+from understudy.demo.show import check_whole, explain, file_text, table, with_seams
 
 
 def test_the_file_is_one_that_the_daemon_takes() -> None:
@@ -41,69 +37,30 @@ def test_the_explanation_says_what_the_daemon_really_did(told: Told, is_killed: 
     assert words in explain(told, is_killed=is_killed)
 
 
-class Answering:
-    """A server on the loopback that answers every request with what `body` and `status` say."""
-
-    def __init__(self) -> None:
-        self.body, self.status = b"", 200
-
-    async def answer(self, _request: web.Request) -> web.Response:
-        """Answer one request."""
-        headers = {"X-Understudy-Backend": "pi", "X-Understudy-Attempts": "2"}
-        return web.Response(body=self.body, status=self.status, headers=headers)
+def broken(text: str, *after_characters: int) -> Told:
+    """Make an answer that was broken after so many characters."""
+    return Told(text, "pi", 1, 0.0, 0.0, tuple(Seam("laptop", after, 0.0) for after in after_characters))
 
 
-@pytest.fixture
-async def answering() -> AsyncIterator[tuple[Answering, int]]:
-    """Run it; return it and its port."""
-    server = Answering()
-    app = web.Application()
-    app.router.add_route("*", "/{any:.*}", server.answer)
-    async with TestServer(app) as running:
-        assert running.port is not None
-        yield server, running.port
+def test_an_answer_has_a_note_wherever_it_was_broken() -> None:
+    assert with_seams(broken("good evening all")) == "good evening all"
+    assert with_seams(broken("good evening all", 4, 12)) == "good [laptop goes on] evening [laptop goes on] all"
 
 
-async def ask(port: int) -> Told:
-    """Ask as the demo's client does, beside the loop that serves it."""
-    import asyncio
-
-    client = Client(port, port)
-    try:
-        return await asyncio.to_thread(client.ask, "who?")
-    finally:
-        client.close()
-
-
-def stream(*events: object, done: bool = True) -> bytes:
-    """Write an OpenAI stream."""
-    lines = [f"data: {json.dumps(event)}\n\n" for event in events] + ["data: [DONE]\n\n"] * done
-    return "".join(lines).encode()
-
-
-WORDS = {"choices": [{"delta": {"content": " good evening"}}]}
-
-
-async def test_an_answer_is_told_with_who_gave_it_after_how_many_attempts(answering: tuple[Answering, int]) -> None:
-    server, port = answering
-    server.body = stream({"choices": [{"delta": {"role": "assistant"}}]}, WORDS, {"choices": []})
-    told = await ask(port)
-    assert (told.text, told.backend, told.attempts) == ("good evening", "pi", 2)
-    assert 0.0 < told.first_words_s <= told.all_words_s
+def test_a_broken_answer_that_is_whole_passes() -> None:
+    check_whole(broken("good evening", 4), "good evening")
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "words"),
+    ("told", "words"),
     [
-        (503, b"nobody", "answered 503: nobody"),
-        (200, stream(WORDS, done=False), "broke off"),
-        (200, stream(WORDS, {"error": {"message": "lost it"}}), "broke off: lost it"),
+        (broken("good evening"), "nobody went on with it"),
+        (broken("good vening", 4), "after 5 characters: 'vening' instead of 'evening'"),
+        (broken("good  evening", 4), "after 5 characters: ' evening' instead of 'evening'"),
+        (broken("good eveningg", 4), "after 12 characters: 'g' instead of ''"),
+        (broken("good", 4), "after 4 characters: '' instead of ' evening'"),
     ],
 )
-async def test_what_is_no_whole_answer_ends_the_demo(
-    answering: tuple[Answering, int], status: int, body: bytes, words: str
-) -> None:
-    server, port = answering
-    server.status, server.body = status, body
+def test_a_missing_or_doubled_character_ends_the_demo(told: Told, words: str) -> None:
     with pytest.raises(DemoError, match=words):
-        await ask(port)
+        check_whole(told, "good evening")
