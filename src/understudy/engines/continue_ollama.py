@@ -37,10 +37,10 @@ _KEPT: Final = ("keep_alive", "shift")
 
 def continue_raw(cut: Cut) -> Asking[Outcome]:
     """Go on with plain text behind the prompt as the engine itself renders it."""
-    prompt = yield from _rendered(cut)
     left = tokens_left(cut, None, cut.broken.wish.tokens_max)
     if left is not None and left <= 0:
         return spent(cut, None)
+    prompt = yield from _rendered(cut)
     if not prompt:
         return None
     options = _v1_options(cut) if cut.shape in _OPENAI else _options(cut)

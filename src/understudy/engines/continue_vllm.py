@@ -37,15 +37,18 @@ _CHAT_KEYS: Final = (
 )
 # What /v1/completions generates when nobody says how much (openai/completion/protocol.py).
 COMPLETION_TOKENS: Final = 16
+# More without a space is no word.
+WORD_CHARACTERS_MAX: Final = 32
 
 
 def continue_chat(cut: Cut) -> Asking[Outcome]:
     """Go on with the chat, tool parser included."""
     shown = yield from _try_template(cut)
-    swallow = cut.text[len(cut.text.rstrip()) :] if shown.fit is Fit.TRIMMED else ""
+    trimmed = cut.text[len(cut.text.rstrip()) :] if shown.fit is Fit.TRIMMED else ""
     # Text behind the prompt says exactly what the client has.
-    if shown.fit is Fit.NONE or (not cut.cases and (shown.fit is Fit.OTHER or swallow)):
+    if shown.fit is Fit.NONE or (not cut.cases and (shown.fit is Fit.OTHER or trimmed)):
         return None
+    swallow = trimmed or _half_token(cut)
     text = cut.text.removesuffix(swallow)
     # Without the flag, a chat that ends with the assistant was answered by a new turn.
     partial = spoken(cut, text)
@@ -73,15 +76,17 @@ def continue_text(cut: Cut) -> Asking[Outcome]:
         prompt = prompt[0]
     if not isinstance(prompt, str):
         return None
-    delivered = yield from _count(cut, prompt)
+    swallow = _half_token(cut)
+    text = cut.text.removesuffix(swallow)
+    delivered = yield from _count(cut, prompt, text)
     left = tokens_left(cut, delivered, _tokens_max(cut))
     if left is not None and left <= 0:
         return spent(cut, delivered)
-    ask = _as_text(cut, prompt + cut.text, left, delivered)
+    ask = _as_text(cut, prompt + text, left, delivered)
     if cut.shape is Shape.OPENAI_CHAT:
         # The rendered prompt has its first token already; a second one makes another answer (engines.md 3.1).
         ask["add_special_tokens"] = False
-    return Continuation(Method.VLLM_TEXT, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, delivered)
+    return Continuation(Method.VLLM_TEXT, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, delivered, swallow)
 
 
 def continue_ids(cut: Cut) -> Asking[Outcome]:
@@ -108,6 +113,22 @@ def read_ids(cut: Cut, ids: list[int]) -> Asking[str | None]:
     answer = yield from ask_json("/detokenize", {**_model(cut), "tokens": ids})
     prompt = answer.get("prompt")
     return prompt if isinstance(prompt, str) else None
+
+
+def _half_token(cut: Cut) -> str:
+    """Return the end of the text that may be half a token, so that it is better written again and swallowed.
+
+    While stop strings are looked for, this engine holds characters back, and what it has sent may end inside a token
+    (engines.md 2.3); asked for the rest of one, a model writes something else. A space at the end is the start of the next word's
+    token. A whole word comes again as it was only where nothing is drawn by lot.
+    """
+    if not cut.broken.wish.stops:
+        return ""
+    start = cut.text.rfind(" ")
+    if start < 1 or not cut.text[:start].strip() or len(cut.text) - start > WORD_CHARACTERS_MAX:
+        return ""
+    is_greedy = cut.ask.get("temperature") == 0
+    return cut.text[start:] if is_greedy or start == len(cut.text) - 1 else ""
 
 
 def _tokens_max(cut: Cut) -> int | None:
@@ -169,12 +190,12 @@ def _try_template(cut: Cut) -> Asking[Shown]:
     return cut.abilities.learn(key, Shown(fit_of(prompt, shown, SENTINEL), prompt, len(before)))
 
 
-def _count(cut: Cut, prompt: str) -> Asking[int | None]:
+def _count(cut: Cut, prompt: str, text: str) -> Asking[int | None]:
     """Ask how many tokens the text has behind the prompt."""
     if cut.broken.transcript.tokens is not None:
         return cut.broken.transcript.tokens
     if not cut.is_counted:
         return None
     before = yield from _tokenize(cut, {"prompt": prompt, "add_special_tokens": False})
-    behind = yield from _tokenize(cut, {"prompt": prompt + cut.text, "add_special_tokens": False})
+    behind = yield from _tokenize(cut, {"prompt": prompt + text, "add_special_tokens": False})
     return max(0, len(behind) - len(before)) if before is not None and behind is not None else None
