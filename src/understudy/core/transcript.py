@@ -73,7 +73,7 @@ _ALL = frozenset(Case)
 _TEXTUAL: frozenset[Case] = frozenset()
 _PARSED = frozenset({Case.TOOLS_OFFERED, Case.IMAGES, Case.LOGPROBS})
 
-# The loss contract. What is in no row is carried by nobody: an honest end. Each entry has its evidence in engines.continuation.
+# The loss contract. What is in no row is carried by nobody: an honest end. The evidence is in docs/failure-model.md.
 CARRIES: Mapping[Method, frozenset[Case]] = MappingProxyType(
     {
         Method.LLAMACPP_CHAT: _PARSED | {Case.JSON_MODE, Case.REASONING, Case.REASONED},
@@ -85,7 +85,8 @@ CARRIES: Mapping[Method, frozenset[Case]] = MappingProxyType(
         Method.SGLANG_CHAT: _PARSED,
         Method.SGLANG_TEXT: _TEXTUAL,
         Method.OLLAMA_RAW: _TEXTUAL,
-        Method.OLLAMA_CHAT: frozenset({Case.TOOLS_OFFERED, Case.IMAGES, Case.JSON_MODE}),
+        # No JSON: Ollama begins the grammar anew for models whose template it renders itself, and nothing tells which it does.
+        Method.OLLAMA_CHAT: frozenset({Case.TOOLS_OFFERED, Case.IMAGES}),
     }
 )
 

@@ -1,6 +1,6 @@
 """How llama.cpp goes on with an answer: the chat with the partial as its last message, or the rendered prompt and the text.
 
-Called through engines.continuation. Measured with build 11549 (engines.md 3.1, and tests/integration/test_continuing.py): with
+Called through engines.continuation. Measured with build 11549 (engines.md 3.1, and tests/integration/test_continuing_real.py): with
 f32 arithmetic every cut of a greedy answer at a chunk's border goes on byte for byte.
 """
 
@@ -50,6 +50,9 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
         return None
     swallow = cut.text[len(cut.text.rstrip()) :] if shown.fit is Fit.TRIMMED else ""
     text = cut.text.removesuffix(swallow)
+    if swallow and Case.LOGPROBS in cut.cases:
+        # What is swallowed is half a token, whose probability is told whole.
+        return None
     if not text and not cut.reasoning:
         # An empty message is rendered without the assistant's head (engines.md 3.3).
         return None

@@ -6,7 +6,7 @@ that the last message is to be continued.
 
 from typing import Any, Final
 
-from understudy.core.transcript import Continuation, Method, Shape
+from understudy.core.transcript import Case, Continuation, Method, Shape
 from understudy.engines.broken import (
     SENTINEL,
     TRIAL,
@@ -47,6 +47,9 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     trimmed = cut.text[len(cut.text.rstrip()) :] if shown.fit is Fit.TRIMMED else ""
     # Text behind the prompt says exactly what the client has.
     if shown.fit is Fit.NONE or (not cut.cases and (shown.fit is Fit.OTHER or trimmed)):
+        return None
+    if trimmed and Case.LOGPROBS in cut.cases:
+        # What is swallowed is half a token, whose probability is told whole.
         return None
     swallow = trimmed or _half_token(cut)
     text = cut.text.removesuffix(swallow)
@@ -122,7 +125,7 @@ def _half_token(cut: Cut) -> str:
     (engines.md 2.3); asked for the rest of one, a model writes something else. A space at the end is the start of the next word's
     token. A whole word comes again as it was only where nothing is drawn by lot.
     """
-    if not cut.broken.wish.stops:
+    if not cut.broken.wish.stops or Case.LOGPROBS in cut.cases:
         return ""
     start = cut.text.rfind(" ")
     if start < 1 or not cut.text[:start].strip() or len(cut.text) - start > WORD_CHARACTERS_MAX:

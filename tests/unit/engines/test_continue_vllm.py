@@ -1,0 +1,153 @@
+"""Plays of vLLM going on with an answer; the shapes of its answers from version 0.32, each character one token."""
+
+from typing import Any
+
+import pytest
+
+from support.cutting import CHAT, HELLO, MESSAGES, TEXT, broken, chat, plan, received
+from understudy.core.snapshot import EngineKind
+from understudy.core.transcript import Method, Refusal, Shape, Spent
+from understudy.engines.broken import Abilities
+
+VLLM = EngineKind.VLLM
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+PROMPT = "<user>Tell of the coast.</><assistant>"
+
+
+def ids(text: str) -> list[int]:
+    return [ord(character) for character in text]
+
+
+class Vllm:
+    """A server whose template is ChatML; `open_with` stands before what an open assistant's message has."""
+
+    def __init__(self, *, open_with: str = "", trims: bool = False) -> None:
+        self.open_with = open_with
+        self.trims = trims
+
+    def __call__(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        if path == "/tokenize":
+            text = self.render(body) if "messages" in body else body["prompt"]
+            return {"count": len(text), "max_model_len": 4096, "tokens": ids(text), "token_strs": None}
+        if path == "/detokenize":
+            return {"prompt": "".join(map(chr, body["tokens"]))}
+        return None
+
+    def render(self, body: dict[str, Any]) -> str:
+        *before, last = body["messages"]
+        prompt = "".join(f"<{message['role']}>{message['content']}</>" for message in before)
+        if not body.get("continue_final_message"):
+            return f"{prompt}<{last['role']}>{last['content']}</><assistant>"
+        text = last["content"].rstrip() if self.trims else last["content"]
+        return f"{prompt}<{last['role']}>{self.open_with}{text}"
+
+
+def test_a_chat_goes_on_with_its_final_message() -> None:
+    played = plan(VLLM, broken(CHAT, chat(max_tokens=10, min_tokens=6), received("Once")), Vllm())
+    assert (played.method, played.going_on.path, played.going_on.shape) == (Method.VLLM_CHAT, CHAT, Shape.OPENAI_CHAT)
+    assert played.body["messages"] == [HELLO, {"role": "assistant", "content": "Once"}]
+    # Without these two it would begin a new turn.
+    assert (played.body["continue_final_message"], played.body["add_generation_prompt"]) == (True, False)
+    assert (played.body["max_tokens"], played.body["min_tokens"], played.going_on.delivered_tokens) == (6, 2, 4)
+    assert "return_token_ids" not in played.body
+
+
+def test_what_the_template_does_is_asked_once_and_a_count_each_time() -> None:
+    abilities = Abilities()
+    plan(VLLM, broken(CHAT, chat(max_tokens=10), received("Once")), Vllm(), abilities)
+    assert plan(VLLM, broken(CHAT, chat(max_tokens=10), received("Once")), Vllm(), abilities).paths == ["/tokenize"]
+    assert plan(VLLM, broken(CHAT, chat(), received("Once")), Vllm(), abilities).paths == []
+
+
+def test_an_assistants_message_of_the_clients_own_is_joined_only_where_it_was_gone_on_with() -> None:
+    begun = [HELLO, {"role": "assistant", "content": "Well. "}]
+    played = plan(VLLM, broken(CHAT, chat(messages=begun), received("Once")), Vllm())
+    assert played.body["messages"] == [*begun, {"role": "assistant", "content": "Once"}]
+    flags = {"continue_final_message": True, "add_generation_prompt": False}
+    played = plan(VLLM, broken(CHAT, chat(messages=begun, **flags), received("Once")), Vllm())
+    assert played.body["messages"] == [HELLO, {"role": "assistant", "content": "Well. Once"}]
+
+
+@pytest.mark.parametrize("engine", [Vllm(open_with="<think></think>"), Vllm(trims=True)])
+def test_where_the_template_changes_the_partial_its_text_goes_on(engine: Vllm) -> None:
+    played = plan(VLLM, broken(CHAT, chat(max_completion_tokens=10), received("Once\n")), engine)
+    assert (played.method, played.going_on.path, played.going_on.shape) == (Method.VLLM_TEXT, TEXT, Shape.OPENAI_TEXT)
+    assert played.body["prompt"] == f"{PROMPT}Once\n"
+    # A rendered prompt has its first token already.
+    assert played.body["add_special_tokens"] is False
+    assert (played.body["max_tokens"], "max_completion_tokens" in played.body, "messages" in played.body) == (5, False, False)
+
+
+def test_tools_go_on_in_a_chat_that_trims_and_what_comes_again_is_swallowed() -> None:
+    played = plan(VLLM, broken(CHAT, chat(tools=TOOLS), received("Once\n")), Vllm(trims=True))
+    assert (played.method, played.body["messages"][-1]["content"]) == (Method.VLLM_CHAT, "Once")
+    assert played.going_on.swallow == "\n"
+
+
+def test_a_text_has_no_bound_of_sixteen_tokens_where_the_chat_had_none() -> None:
+    one = broken(CHAT, chat(), received("Once"), failed=frozenset({Method.VLLM_CHAT}))
+    assert plan(VLLM, one, Vllm()).body["max_tokens"] is None
+
+
+@pytest.mark.parametrize(("said", "left"), [("one two", 9), ("one two three four five", None)])
+def test_a_prompt_goes_on_within_the_sixteen_tokens_that_it_has_by_default(said: str, left: int | None) -> None:
+    one = broken(TEXT, {"model": "tiny", "prompt": "It is"}, received(said, pieces=len(said)))
+    played = plan(VLLM, one, Vllm())
+    assert (played.body["prompt"], played.body["max_tokens"]) == (f"It is{said}", left)
+    # It was tokenised with its first token, and is so again.
+    assert "add_special_tokens" not in played.body
+
+
+@pytest.mark.parametrize(
+    ("text", "temperature", "sent"),
+    [
+        ("so it", 0, "so"),
+        ("so it", 0.7, "so it"),
+        ("so ", 0.7, "so"),
+        ("soit", 0, "soit"),
+        (" so", 0, " so"),
+        ("s " + "x" * 99, 0, None),
+    ],
+)
+def test_half_a_token_before_a_stop_string_is_written_again(text: str, temperature: float, sent: str | None) -> None:
+    ask = chat(stop=["###"], temperature=temperature)
+    played = plan(VLLM, broken(CHAT, ask, received(text)), Vllm())
+    sent = text if sent is None else sent
+    assert played.body["messages"][-1]["content"] == sent
+    assert played.going_on.swallow == text.removeprefix(sent)
+
+
+def test_exact_goes_on_with_the_tokens_themselves() -> None:
+    one = broken(CHAT, chat(max_tokens=10), received("On", ids=(ids(PROMPT), ids("Onc"))), is_exact=True)
+    played = plan(VLLM, one, Vllm())
+    assert (played.method, played.body["prompt"]) == (Method.VLLM_IDS, ids(f"{PROMPT}Onc"))
+    # The client has not got what the engine held back.
+    assert (played.going_on.undelivered, played.going_on.delivered_tokens, played.body["max_tokens"]) == ("c", 3, 7)
+    # For a second break.
+    assert played.body["return_token_ids"] is True
+
+
+@pytest.mark.parametrize("known", [(ids("<s>" + PROMPT), ids("On")), (ids(PROMPT), ids("Xx")), (ids(PROMPT), [])])
+def test_ids_of_another_prompt_or_text_do_not_go_on(known: tuple[list[int], list[int]]) -> None:
+    assert plan(VLLM, broken(CHAT, chat(), received("On", ids=known), is_exact=True), Vllm()).method is Method.VLLM_CHAT
+
+
+def test_an_answer_with_all_its_tokens_is_spent() -> None:
+    assert plan(VLLM, broken(CHAT, chat(max_tokens=4), received("Once")), Vllm()).outcome == Spent(None, 4)
+    assert plan(VLLM, broken(TEXT, {"prompt": "a", "max_tokens": 4}, received("Once")), Vllm()).outcome == Spent(None, 4)
+    known = (ids(PROMPT), ids("Once"))
+    assert plan(VLLM, broken(CHAT, chat(max_tokens=4), received("Once", ids=known)), Vllm()).outcome == Spent(len(PROMPT), 4)
+
+
+def test_thoughts_json_and_messages_of_anthropics_are_refused() -> None:
+    assert plan(VLLM, broken(CHAT, chat(), received("Once", "Hm")), Vllm()).outcome is Refusal.CASE
+    ask = chat(response_format={"type": "json_object"})
+    assert plan(VLLM, broken(CHAT, ask, received("{")), Vllm()).outcome is Refusal.CASE
+    assert plan(VLLM, broken(MESSAGES, chat(max_tokens=9), received("Once")), Vllm()).outcome is Refusal.NO_MEANS
+
+
+def test_a_server_that_tells_nothing_is_not_asked_to_go_on() -> None:
+    abilities = Abilities()
+    assert plan(VLLM, broken(CHAT, chat(), received("Once")), lambda _path, _body: None, abilities).outcome is Refusal.NO_MEANS
+    # It may only have been busy.
+    assert not abilities.shown
