@@ -1,7 +1,10 @@
 """What a client reads when its exchange failed."""
 
+import pytest
+
 from understudy.core.ask import Ask
-from understudy.core.wording import ATTEMPTS_MAX, MODEL_CHARACTERS_MAX, words_for
+from understudy.core.transcript import Refusal
+from understudy.core.wording import ATTEMPTS_MAX, MODEL_CHARACTERS_MAX, REFUSAL_WORDS, words_for, words_of_break
 from understudy.errors import Failure, FailureKind
 
 ASK = Ask(model="qwen")
@@ -39,3 +42,33 @@ def test_without_attempts_the_meaning_is_told() -> None:
 
 def test_what_concerns_all_backends_names_none() -> None:
     assert words_for(FailureKind.NONE_USABLE, ASK, [REFUSED]) == "no backend is usable"
+
+
+def test_break_is_told_with_who_failed_and_why_it_does_not_go_on() -> None:
+    failures = [Failure(FailureKind.BODY_CUT, "gpu0"), Failure(FailureKind.REFUSED, "gpu1")]
+    assert words_of_break(FailureKind.REFUSED, failures, Refusal.NO_BACKEND) == (
+        "the answer broke off: gpu0 broke off in the middle of its answer; gpu1 refused the connection; "
+        "no backend that could go on came in time"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (FailureKind.STOPPING, "understudy is stopping"),
+        (FailureKind.INTERNAL, "understudy failed"),
+        (FailureKind.TOTAL_TIMEOUT, "did not finish within timeouts.total"),
+    ],
+)
+def test_break_that_is_no_backends_own_is_told_by_its_meaning(kind: FailureKind, words: str) -> None:
+    assert words_of_break(kind, (), None) == f"the answer broke off: {words}"
+
+
+def test_only_the_last_failures_of_a_break_are_told() -> None:
+    assert words_of_break(FailureKind.REFUSED, [REFUSED] * 30, None).count("gpu0") == ATTEMPTS_MAX
+
+
+@pytest.mark.parametrize("refusal", list(Refusal))
+def test_every_refusal_has_its_words(refusal: Refusal) -> None:
+    assert words_of_break(FailureKind.BODY_CUT, (), refusal).endswith(REFUSAL_WORDS[refusal])
+    assert len(set(REFUSAL_WORDS.values())) == len(Refusal)

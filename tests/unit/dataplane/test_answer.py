@@ -8,6 +8,8 @@ from support.answers import LAST_CHUNK, NDJSON, chunk, head_bytes, line, sse, st
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, request, stream_of
 from support.targets import targets
 from support.transports import settle
+from understudy.core.snapshot import FailoverRules, Resume
+from understudy.core.snapshot import FailoverRules, Resume
 from understudy.dataplane.answer import ERROR_BYTES_MAX, HELD_BYTES_MAX
 from understudy.errors import FailureKind
 
@@ -177,10 +179,10 @@ async def test_stream_that_breaks_before_its_first_content_is_replaced(monkeypat
         (chunk(b'data: {"choices": [{"del'), K.BODY_CUT),
     ],
 )
-async def test_stream_that_breaks_after_the_commit_ends_in_an_error_event(
+async def test_stream_that_breaks_and_may_not_go_on_ends_in_an_error_event(
     monkeypatch: pytest.MonkeyPatch, then: bytes, kind: FailureKind
 ) -> None:
-    stage = Stage(monkeypatch, *targets(2))
+    stage = Stage(monkeypatch, *targets(2), failover=FailoverRules(resume=Resume.OFF))
     client = await stage.ask(chat())
     await stage.say(0, stream_head() + chunk(OPENING + delta("Hel")))
     await stage.say(0, then)

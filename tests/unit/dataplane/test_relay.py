@@ -10,7 +10,7 @@ from support.downstream_play import Play
 from support.stage import OPENING, Stage, chat, dechunk, delta, request, stream_of
 from support.targets import CHAT_PATH, DOWN, UP, target, targets
 from support.transports import MemoryTransport, settle
-from understudy.core.snapshot import BackendState, Duty, FailoverRules, Limits, Model, Timeouts
+from understudy.core.snapshot import Duty, FailoverRules, Limits, Model, Resume, Timeouts
 from understudy.errors import FailureKind
 
 K = FailureKind
@@ -177,63 +177,6 @@ async def test_mistake_of_our_own_ends_one_exchange_and_is_reported(monkeypatch:
     assert status_of(await stage.ask(request("GET", "/healthz"))) == 200
 
 
-# --- connections
-
-
-async def test_connections_have_a_limit_that_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(1), limits=Limits(connections_max=2))
-    clients = [stage.client() for _ in range(4)]
-    await settle()
-    assert [bool(client.data) for client in clients] == [False, False, True, True]
-    assert status_of(clients[2]) == 503
-    assert [event for event, _ in stage.events] == ["connection.limit_reached"]
-
-
-async def test_place_of_a_client_that_left_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(1), limits=Limits(connections_max=1))
-    first = stage.client()
-    first.lose()
-    client = await stage.ask(request("GET", "/healthz"))
-    assert status_of(client) == 200
-
-
-async def test_descriptors_bound_connections_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(1))
-    stage.relay.connections_max = 1
-    clients = [stage.client() for _ in range(2)]
-    assert [bool(client.data) for client in clients] == [False, True]
-
-
-async def test_idle_and_slow_connections_are_ended_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = Limits(head_timeout_s=4.0, body_timeout_s=8.0, idle_timeout_s=12.0)
-    stage = Stage(monkeypatch, *targets(1), limits=limits)
-    head, body, idle = (
-        await stage.ask(b"GET / HT"),
-        await stage.ask(chat()[:-3]),
-        await stage.ask(request("GET", "/healthz")),
-    )
-    idle.take()
-    await stage.pass_time(3.0)
-    assert head.data == b""
-    await stage.pass_time(3.0)
-    assert status_of(head) == 408
-    assert body.data == b""
-    await stage.pass_time(4.0)
-    assert status_of(body) == 408
-    assert not idle.is_closing()
-    await stage.pass_time(4.0)
-    assert idle.is_closing()
-    assert idle.data == b""
-
-
-async def test_pooled_connections_are_closed_when_idle_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(1))
-    await stage.ask(chat())
-    await stage.say(0, stream_of("a"))
-    await stage.pass_time(6.0)
-    assert stage.engine(0).is_closing()
-
-
 # --- reloads
 
 
@@ -267,11 +210,6 @@ async def test_counts_of_removed_backends_are_forgotten(monkeypatch: pytest.Monk
     stage.tally.of("gpu0").failures_total = 9
     stage.publish(target(1))
     assert stage.tally.of("gpu0").failures_total == 0
-
-
-async def test_refusing_backend_is_known_from_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, target(0, replace(DOWN, is_refusing=True)), target(1, BackendState()))
-    assert [stage.relay.is_refusing(name) for name in ("gpu0", "gpu1", "gone")] == [True, False, False]
 
 
 # --- stopping
@@ -316,7 +254,7 @@ async def test_those_in_line_are_told_when_it_stops(monkeypatch: pytest.MonkeyPa
 
 
 async def test_time_in_which_the_daemon_did_not_run_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(1), timeouts=Timeouts(stall_s=5.0))
+    stage = Stage(monkeypatch, *targets(1), timeouts=Timeouts(stall_s=5.0), failover=FailoverRules(resume=Resume.OFF))
     client = await stage.ask(chat())
     await stage.say(0, stream_head() + chunk(OPENING + delta("Hel")))
     stage.clock.now_s += 100.0

@@ -1,7 +1,6 @@
 """Plays of one exchange on its way: attempts, waits and deadlines carried out as decided, and nothing left behind."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -9,7 +8,7 @@ from support.answers import LAST_CHUNK, chunk, head_bytes, stream_head
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, request, stream_of
 from support.targets import DOWN, target, targets
 from support.transports import settle
-from understudy.core.snapshot import HealthRules, Limits, Timeouts
+from understudy.core.snapshot import HealthRules, Limits
 from understudy.errors import FailureKind
 
 K = FailureKind
@@ -282,21 +281,6 @@ async def test_client_that_does_not_keep_up_holds_its_engine_up(
     assert dechunk(client.data)[2]
 
 
-async def test_client_that_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(1))
-    client = await stage.ask(chat())
-    client.is_stuck = True
-    await stage.say(0, BEGUN, chunk(delta("x" * 300_000)))
-    await stage.pass_time(62.0)
-    assert client.is_aborted
-    assert stage.engine(0).is_aborted
-    assert stage.record.failure is K.CLIENT_SLOW
-    assert stage.tally.of("gpu0").failures_total == 0
-
-
-# --- deadlines
-
-
 async def test_backend_that_does_not_accept_in_time_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, *targets(2))
     stage.network.silent.add(8000)
@@ -305,65 +289,6 @@ async def test_backend_that_does_not_accept_in_time_is_passed_by(monkeypatch: py
     await stage.say(1, stream_of("a"))
     assert kinds(stage) == [K.CONNECT_TIMEOUT, None]
     assert dechunk(client.data)[2]
-
-
-@pytest.mark.parametrize("wire", [b"", stream_head() + chunk(OPENING)])
-async def test_backend_that_sends_no_content_in_time_is_passed_by(monkeypatch: pytest.MonkeyPatch, wire: bytes) -> None:
-    stage = Stage(monkeypatch, *targets(2), timeouts=Timeouts(first_token_s=10.0))
-    client = await stage.ask(chat())
-    await stage.say(0, wire)
-    await stage.pass_time(9.8)
-    assert 8001 not in stage.network.opened
-    await stage.pass_time(0.8)
-    await stage.say(1, stream_of("a"))
-    assert kinds(stage) == [K.FIRST_TOKEN_TIMEOUT, None]
-    assert dechunk(client.data)[2]
-
-
-async def test_signs_of_life_without_content_do_not_prolong_the_first_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(1), timeouts=Timeouts(first_token_s=10.0))
-    client = await stage.ask(chat())
-    await stage.say(0, stream_head())
-    for _ in range(6):
-        await stage.pass_time(2.0)
-        if not client.data:
-            await stage.say(0, chunk(b": ping\n\n"))
-    assert client.data.startswith(b"HTTP/1.1 504 ")
-
-
-@pytest.mark.parametrize("sign", [b"", chunk(b": ping\n\n")])
-async def test_stream_that_falls_silent_is_broken_off(monkeypatch: pytest.MonkeyPatch, sign: bytes) -> None:
-    stage = Stage(monkeypatch, *targets(1))
-    client = await stage.ask(chat())
-    await stage.say(0, BEGUN)
-    for _ in range(31):
-        await stage.pass_time(1.0)
-        if sign and not client.is_closing():
-            await stage.say(0, sign)
-    assert b"stream_interrupted" in client.data
-    assert stage.record.failure is K.STALLED
-    assert stage.engine(0).is_aborted
-
-
-async def test_exchange_that_outlasts_its_total_time_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(2), timeouts=Timeouts(total_s=5.0))
-    client = await stage.ask(chat())
-    await stage.pass_time(5.6)
-    assert client.data.startswith(b"HTTP/1.1 504 ")
-    assert stage.record.failure is K.TOTAL_TIMEOUT
-    assert stage.tally.of("gpu0").failures_total == 0
-    assert 8001 not in stage.network.opened
-
-
-async def test_silent_stream_of_a_backend_that_refuses_connections_is_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(1), timeouts=Timeouts(stall_s=300.0))
-    client = await stage.ask(chat())
-    await stage.say(0, BEGUN)
-    stage.publish(target(0, replace(DOWN, is_refusing=True)))
-    await stage.pass_time(1.5)
-    assert not client.is_closing()
-    await stage.pass_time(1.0)
-    assert stage.record.failure is K.STALLED
 
 
 # --- ejection

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from support.records import attempt, exchange
+from understudy.core.transcript import Refusal
 from understudy.errors import MEANING, FailureKind
 from understudy.telemetry.events import Level
 from understudy.telemetry.exchange_line import bounded, describe, level_of
@@ -44,6 +45,9 @@ def test_every_failure_has_a_level(kind: FailureKind) -> None:
 def test_every_field_is_told() -> None:
     record = exchange(attempt("pi", FailureKind.REFUSED), attempt("laptop"))
     record.waited_s = 0.5
+    record.seams = ("laptop",)
+    record.refusal = Refusal.NO_BACKEND
+    record.prefilled_tokens = 77
     line = describe(record, Level.WARNING, "2026-01-31T23:59:59.123Z")
     assert msgspec.to_builtins(line) == {
         "timestamp": "2026-01-31T23:59:59.123Z",
@@ -66,6 +70,9 @@ def test_every_field_is_told() -> None:
         "received_bytes": 1234,
         "sent_bytes": 48211,
         "why": "",
+        "resumed_on": ["laptop"],
+        "not_resumed": "no_backend",
+        "prefilled_tokens": 77,
     }
 
 
@@ -79,3 +86,14 @@ def test_what_a_client_wrote_is_cut() -> None:
 def test_a_text_that_fits_is_left_alone() -> None:
     assert bounded("a" * 200) == "a" * 200
     assert bounded("a" * 201) == "a" * 199 + "…"
+
+
+def test_an_answer_that_did_not_break_has_no_word_of_it() -> None:
+    line = describe(exchange(attempt("pi")), Level.INFO, "")
+    assert (line.resumed_on, line.not_resumed, line.prefilled_tokens) == ([], "", 0)
+
+
+def test_an_answer_that_went_on_elsewhere_is_a_warning() -> None:
+    record = exchange(attempt("pi", FailureKind.BODY_CUT, 200), attempt("laptop"))
+    record.seams = ("laptop",)
+    assert level_of(record) is Level.WARNING

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.records import attempt, exchange
 from understudy.core.snapshot import Address, Backend, BackendState, Condition, Duty, RoutingPlan, RoutingSnapshot, Target
 from understudy.core.tally import Tally
+from understudy.core.transcript import Refusal
 from understudy.errors import FailureKind
 from understudy.telemetry.metrics import Histogram, Metrics, Moment
 
@@ -132,6 +133,38 @@ def test_a_last_resort_is_counted() -> None:
     record.is_last_resort = True
     metrics.on_exchange(record)
     assert samples(metrics)["understudy_last_resort_total", ()] == 1
+
+
+def test_answers_that_went_on_are_counted_by_who_went_on() -> None:
+    metrics = Metrics()
+    record = exchange(attempt("pi", FailureKind.BODY_CUT, 200), attempt("laptop", FailureKind.STALLED, 200), attempt("pi"))
+    record.seams = ("laptop", "pi")
+    record.prefilled_tokens = 30
+    metrics.on_exchange(record)
+    metrics.on_exchange(record)
+    seen = samples(metrics)
+    assert seen["understudy_resumes_total", (("backend", "laptop"),)] == 2
+    assert seen["understudy_resumes_total", (("backend", "pi"),)] == 2
+    assert seen["understudy_prefilled_tokens_total", ()] == 60
+    assert not [name for name, _ in seen if name == "understudy_resume_refusals_total"]
+    metrics.retain(["pi"])
+    assert ("understudy_resumes_total", (("backend", "laptop"),)) not in samples(metrics)
+
+
+def test_answers_that_did_not_go_on_are_counted_by_the_reason() -> None:
+    metrics = Metrics()
+    record = exchange(attempt("pi", FailureKind.BODY_CUT, 200), failure=FailureKind.BODY_CUT)
+    record.refusal = Refusal.CASE
+    metrics.on_exchange(record)
+    assert samples(metrics)["understudy_resume_refusals_total", (("reason", "case"),)] == 1
+
+
+def test_a_refusal_that_another_backend_made_good_is_not_counted() -> None:
+    metrics = Metrics()
+    record = exchange(attempt("pi", FailureKind.RESUME_REFUSED), attempt("laptop"))
+    record.refusal = Refusal.NO_MEANS
+    metrics.on_exchange(record)
+    assert not [name for name, _ in samples(metrics) if name == "understudy_resume_refusals_total"]
 
 
 def test_a_duration_on_a_bound_belongs_to_it() -> None:
