@@ -76,7 +76,8 @@ class Daemon(Operator):
         clients_max = raise_descriptor_limit()
         self.pool = Pool(self.resolver, min(IDLE_MAX, clients_max // 4) if clients_max else IDLE_MAX)
         dice = Random().random  # noqa: S311  # jitter is no secret
-        self.prober = Prober(self.published, self.publisher, self._clock, dice, self.resolver.resolve)
+        resolve = self.resolver.resolve
+        self.prober = Prober(self.published, self.publisher, self._clock, dice, resolve, evidence=self.tally.evidence_of)
         self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix=secrets.token_hex(4), clock=self._clock)
         self.relay.clients.own_max = clients_max
         self.reloader = Reloader(source, env, settings, self._offer, self.tell, overrides=overrides)

@@ -124,7 +124,7 @@ class Stage:
         self.publisher = Publisher(self.published, loop.time, self._on_change, self.tell)
         resolver = Resolver(self.tell)
         self.pool = Pool(resolver)
-        self.prober = Prober(self.published, self.publisher, loop.time, dice.random)
+        self.prober = Prober(self.published, self.publisher, loop.time, dice.random, evidence=self.tally.evidence_of)
         self.prober._fetcher = SimulatedFetcher(self)  # type: ignore[assignment]  # the one thing that is not real
         self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix="sim", clock=loop.time)
         self.relay.running = InOrder()

@@ -57,7 +57,7 @@ class Prober:
     """Keeps one probing task per backend of the published plan.
 
     `clock` gives loop time in seconds, `dice` a number from 0 to 1 for the jitter that keeps many daemons from probing in step.
-    `resolve` as in Fetcher. `evidence` gives where to leave what speaks for a backend of that name (core.tally); None: nowhere.
+    `resolve` as in Fetcher. `evidence` gives where to leave what speaks for a backend of that name (core.tally).
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class Prober:
         dice: Callable[[], float],
         resolve: Resolve | None = None,
         *,
-        evidence: Callable[[str], Evidence] | None = None,
+        evidence: Callable[[str], Evidence],
     ) -> None:
         self._published = published
         self._audience = audience
         self._clock = clock
         self._dice = dice
-        self._evidence = evidence or _unread
+        self._evidence = evidence
         self._fetcher = Fetcher(resolve)
         self._watches: dict[str, _Watch] = {}
         self._plan_changed = asyncio.Event()
@@ -191,10 +191,6 @@ class Prober:
     def _was_late_since(self, started_at_s: float) -> bool:
         # After a stop this may run before the beat does, so the beat that is overdue counts as well.
         return self._late_at_s >= started_at_s or self._clock() - self._beat_due_at_s > LATE_S_MAX
-
-
-def _unread(_name: str) -> Evidence:
-    return Evidence()
 
 
 def _engine_to_ask(watch: _Watch) -> EngineKind:

@@ -101,6 +101,8 @@ def is_loaded(state: BackendState, model: str) -> bool:
         return True
     if state.engine is EngineKind.OLLAMA:
         return bool(entry.ps_entry)
+    if '"status"' not in entry.openai_entry:
+        return True
     try:
         return _ENTRY.decode(entry.openai_entry).status.value == "loaded"
     except (ValueError, RecursionError):

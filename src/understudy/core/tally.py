@@ -29,7 +29,7 @@ class BackendTally:
     `ejected_until_s` is 0.0 while in service and stays set after that time until a success: half-open. `suspect_until_s` is
     how long a failure keeps balances from preferring the backend. `turn` and `warm_credit` are the balancer's: the place in
     the round robin, and what a warming backend has saved towards its next one. `ttft_ewma_s` is None until first measured,
-    `pace` holds the same times by the prompt's size.
+    `pace` holds the same times by the prompt's size, some of them: the last at `paced_at_s`.
     """
 
     __slots__ = (
@@ -43,6 +43,7 @@ class BackendTally:
         "in_flight",
         "last_success_at_s",
         "pace",
+        "paced_at_s",
         "rest_until_s",
         "suspect_until_s",
         "trial_held",
@@ -71,6 +72,7 @@ class BackendTally:
         self.ttft_measured_at_s = 0.0
         self.last_success_at_s = 0.0
         self.pace = Pace()
+        self.paced_at_s = 0.0
         self.evidence = Evidence()
         self.turn = 0
         self.warm_credit = 0.0
@@ -95,6 +97,10 @@ class Tally:
         if one is None:
             one = self._by_name[name] = BackendTally()
         return one
+
+    def evidence_of(self, name: str) -> Evidence:
+        """Return what speaks for one backend's being alive, to be written by who probes it and by who reads its answers."""
+        return self.of(name).evidence
 
     def retain(self, names: Collection[str]) -> None:
         """Forget the backends that are not in `names` and have nothing in flight. To be called after a reload."""
@@ -143,10 +149,6 @@ class Tally:
             one.ejections = max(0, one.ejections - minutes)
             one.good_since_s += minutes * _GOOD_MINUTE_S
         return False
-
-    def measure(self, name: str, prompt_bytes: int, first_content_s: float, *, is_loaded: bool) -> None:
-        """Keep how long a backend took to the first content of a prompt; see core.pace."""
-        self.of(name).pace.add(prompt_bytes, first_content_s, is_loaded=is_loaded)
 
     def fail(self, name: str, rules: HealthRules, now_s: float, *, has_alternative: bool) -> bool:
         """Count a failure that is the backend's own; True when this one ejected it.

@@ -41,7 +41,7 @@ class Stage:
         self._changed = asyncio.Event()
         self.publisher = Publisher(self.published, self.now_s, self._on_change, lambda event, fields: None)
         self.tally = Tally()
-        self.prober = Prober(self.published, self.publisher, self.now_s, lambda: 0.5, evidence=self.evidence)
+        self.prober = Prober(self.published, self.publisher, self.now_s, lambda: 0.5, evidence=self.tally.evidence_of)
 
     def now_s(self) -> float:
         return asyncio.get_running_loop().time() + self.ahead_s
@@ -50,7 +50,7 @@ class Stage:
         self._changed.set()
 
     def evidence(self, name: str = "b") -> Evidence:
-        return self.tally.of(name).evidence
+        return self.tally.evidence_of(name)
 
     def state(self, name: str = "b") -> BackendState:
         return next(target.state for target in self.published.current.targets if target.backend.name == name)

@@ -208,18 +208,11 @@ def test_permit_is_free_and_nothing_in_flight_after_everything_ended(steps: list
     assert (tally.of("pi").in_flight, tally.of("pi").trial_held) == (0, False)
 
 
-def test_first_contents_are_kept_by_the_size_of_their_prompt() -> None:
-    tally = Tally()
-    for _ in range(10):
-        tally.measure("pi", 4000, 2.0, is_loaded=True)
-    assert tally.of("pi").pace.expected_s(4000) == 2.0
-
-
 def test_another_address_begins_without_evidence_and_pace() -> None:
     tally = Tally()
-    tally.of("pi").evidence.on_probe(100.0, 103.0, is_good=False)
+    tally.evidence_of("pi").on_probe(100.0, 103.0, is_good=False)
     for _ in range(10):
-        tally.measure("pi", 4000, 2.0, is_loaded=True)
+        tally.of("pi").pace.add(4000, 2.0)
     tally.renew("pi")
-    assert tally.of("pi").evidence.failed == 0
+    assert tally.evidence_of("pi").failed == 0
     assert tally.of("pi").pace.expected_s(4000) is None
