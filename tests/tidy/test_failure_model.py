@@ -1,12 +1,21 @@
-"""docs/failure-model.md says what the code does: repeatable requests, what failures mean, refused paths."""
+"""docs/failure-model.md says what the code does: repeatable requests, failures, what is continued, refused paths."""
 
 import re
 
 from tidy.source_tree import TOP
+from understudy.core.transcript import CARRIES, Case
 from understudy.dialects.management import MANAGEMENT_LAST_SEGMENTS, MANAGEMENT_PATHS
 from understudy.dialects.routes import GENERATING_PATHS, match
 from understudy.errors import MEANING
 
+CASES = {
+    "tools offered": Case.TOOLS_OFFERED,
+    "thinking": Case.REASONING,
+    "thought, then text": Case.REASONED,
+    "JSON mode": Case.JSON_MODE,
+    "logprobs": Case.LOGPROBS,
+    "images": Case.IMAGES,
+}
 PAGE = (TOP / "docs" / "failure-model.md").read_text(encoding="utf-8")
 
 
@@ -38,6 +47,16 @@ def test_the_table_of_failures_is_the_table_of_meanings() -> None:
     assert written == {
         str(kind): (str(one.side), str(one.again), str(one.blame), str(one.status), one.words) for kind, one in MEANING.items()
     }
+
+
+def test_the_table_of_what_is_continued_is_what_each_means_carries() -> None:
+    titles = next(line for line in PAGE.splitlines() if line.startswith("| means | plain text |"))
+    cases = [CASES[title.strip()] for title in titles.strip("|").split(" | ")[2:]]
+    written = {
+        row[0].strip("`"): {case for case, cell in zip(cases, row[2:], strict=True) if cell == "yes"}
+        for row in table("means", "plain text")
+    }
+    assert written == {str(method): set(carried) for method, carried in CARRIES.items()}
 
 
 def test_every_refused_path_is_on_the_page() -> None:
