@@ -55,6 +55,7 @@ class FailureKind(StrEnum):
     UNSUPPORTED = "unsupported"
     OUT_OF_MEMORY = "out_of_memory"
     ERROR_EVENT = "error_event"
+    EVENT_MALFORMED = "event_malformed"
     BODY_CUT = "body_cut"
     BODY_MALFORMED = "body_malformed"
     UNFINISHED = "unfinished"
@@ -108,6 +109,7 @@ MEANING: dict[FailureKind, Meaning] = {
     # The same request may exhaust the next backend, too.
     _K.OUT_OF_MEMORY: Meaning(_UP, Again.ONCE_ELSEWHERE, Blame.YES, 502, "ran out of memory"),
     _K.ERROR_EVENT: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 502, "reported an error inside its answer"),
+    _K.EVENT_MALFORMED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 502, "sent an event that cannot be read"),
     _K.BODY_CUT: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 502, "broke off in the middle of its answer"),
     _K.BODY_MALFORMED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 502, "sent a body that is not valid HTTP"),
     _K.UNFINISHED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 502, "ended its answer without finishing it"),

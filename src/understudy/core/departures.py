@@ -21,6 +21,11 @@ class Departures:
         self._gaps_s: deque[float] = deque(maxlen=_MEASURED_MAX)
         self._waited_since_s: float | None = None
 
+    @property
+    def is_measuring(self) -> bool:
+        """Whether somebody stood in line when the last one left, so that the next departure tells something."""
+        return self._waited_since_s is not None
+
     def on_departure(self, now_s: float, *, waiting: int) -> None:
         """Note that an exchange has left a backend, and how many stand in line then."""
         if self._waited_since_s is not None:

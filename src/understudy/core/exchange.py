@@ -161,8 +161,12 @@ class Exchange:
         self.attempts += 1
         return Attempt(choice, is_fresh=False)
 
-    def on_hedge_failed(self, failure: Failure, now_s: float) -> None:
-        """Note that one of two attempts failed; the other goes on."""
+    def on_hedge_failed(self, failure: Failure, left: Choice, now_s: float) -> None:
+        """Note that one of two attempts failed; the other, at `left`, goes on alone."""
+        self._choice = left
+        if failure.kind is FailureKind.STALE_REUSE:
+            self.attempts -= 1
+            return
         self.failures.append(failure)
         self._tried[failure.backend] = now_s
 

@@ -48,6 +48,7 @@ class Resumption:
         self._ask = ask
         self._tried: dict[str, float] = {}  # backend -> when it failed (loop time)
         self._refused: set[str] = set()
+        self._broke: set[str] = set()  # broke this very answer before, so that any other is asked first
         self._hold_until_s = 0.0
         self._barren = 0
         self._resumes = 0
@@ -62,6 +63,7 @@ class Resumption:
     def on_break(self, failure: Failure, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         """Return what follows after an answer broke that had yielded something."""
         self._tried = {failure.backend: now_s}
+        self._broke.add(failure.backend)
         if failure.meaning.again is Again.NEVER:
             return _abort(failure.kind)
         return self._next(failure.kind, snapshot, tally, now_s)
@@ -90,7 +92,9 @@ class Resumption:
         if self._resumes >= RESUMES_MAX:
             return _abort(kind)
         tried = set(self._tried) | self._refused
-        choice = pick(snapshot, tally, self._ask, tried=tried, now_s=now_s)
+        choice = pick(snapshot, tally, self._ask, tried=tried | self._broke, now_s=now_s)
+        if isinstance(choice, NoChoice):
+            choice = pick(snapshot, tally, self._ask, tried=tried, now_s=now_s)
         if isinstance(choice, Choice):
             return self._resume(choice)
         if not self._hold_until_s:

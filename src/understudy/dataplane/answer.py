@@ -6,15 +6,18 @@ that is put together whole (dialects.assembly) is kept instead of passed. Never 
 to its exchange.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from understudy import engines
+from understudy.core.snapshot import EngineKind
 from understudy.dataplane import completing, ending
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dataplane.heads import ResponseHead
 from understudy.dataplane.outlet import COPY_BYTES_MAX
 from understudy.dataplane.received import FOLD_BYTES
 from understudy.dialects.contract import Ending, Mark, StreamKind
+from understudy.dialects.events import is_sound
 from understudy.dialects.framing import event_ends, whole_until
 from understudy.dialects.splice import strip_ids
 from understudy.errors import FailureKind
@@ -28,6 +31,8 @@ ERROR_BYTES_MAX = 64 * 1024
 # A part of an event is held back until the rest has come, up to this size.
 PARTIAL_BYTES_MAX = 64 * 1024
 
+# All that Ollama's /v1 lets a client see of its runner's death: an event without a model (golden/ollama/v1_chat_runner_lost.sse).
+NO_MODEL = b'"model":""'
 # What nearly every whole answer says; looked at first because it is cheap.
 JSON = b"application/json"
 
@@ -53,6 +58,7 @@ class Answer:
     _reader: object = None
     _delimiter = b""
     _is_chunked = False
+    _is_checked = False
     _partial = b""
 
     def __init__(self, exchange: "RelayedExchange", attempt: RunningAttempt, now_s: float) -> None:
@@ -106,6 +112,8 @@ class Answer:
         if (data[0] != 58 or b"\ndata" in data) and (data[0] != 10 or data.strip()):
             self.progress_at_s = self._now_s()
         if b'"error"' in data and self._stops_at_error(data):
+            return
+        if self._is_checked and self._stops_at_malformed(data):
             return
         self._keep(data)
         size = len(data)
@@ -207,6 +215,8 @@ class Answer:
         held = self._take_held()
         received = self._exchange.start_receiving(self.attempt)
         self._keep, self._received = received.keep, received
+        # Where nothing depends on it an event that cannot be read passes as it came.
+        self._is_checked = self._exchange.may_resume()
         if self.attempt.is_assembled:
             self._mode = COLLECTING
             self._exchange.on_content(self.attempt)
@@ -223,6 +233,8 @@ class Answer:
         if data.strip(b"\n") and (data[0] != 58 or b"\ndata" in data):
             self.progress_at_s = self._now_s()
         if not data or (b'"error"' in data and self._stops_at_error(data)):
+            return
+        if self._stops_at_malformed(data):
             return
         self._keep(data)
         self._kept_bytes += len(data)
@@ -325,13 +337,27 @@ class Answer:
 
     def _stops_at_error(self, data: bytes) -> bool:
         """Whether a look at the events finds an error: what came before it is passed on, the rest is not."""
-        exchange = self._exchange
-        dialect, kind, path = exchange.dialect, self.kind, exchange.ask.path
+        dialect, kind, path = self._exchange.dialect, self.kind, self._exchange.ask.path
         if kind is None or dialect is None or not dialect.has_error(path, kind, data):
             return False
+        self._stop_at(FailureKind.ERROR_EVENT, data, lambda event: dialect.has_error(path, kind, event))
+        return True
+
+    def _stops_at_malformed(self, data: bytes) -> bool:
+        """Whether an event cannot be read: what came before it is passed on, the rest is not."""
+        kind = self.kind
+        is_ollama = self.attempt.engine is EngineKind.OLLAMA
+        if kind is None or (is_sound(data, kind) and not (is_ollama and NO_MODEL in data)):
+            return False
+        self._stop_at(
+            FailureKind.EVENT_MALFORMED, data, lambda event: (is_ollama and NO_MODEL in event) or not is_sound(event, kind)
+        )
+        return True
+
+    def _stop_at(self, failure: FailureKind, data: bytes, is_bad: Callable[[bytes], bool]) -> None:
         end = 0
-        for following in event_ends(data, kind):
-            if dialect.has_error(path, kind, data[end:following]):
+        for following in event_ends(data, self.kind or StreamKind.SSE):
+            if is_bad(data[end:following]):
                 break
             end = following
         mode, self._mode = self._mode, OVER
@@ -339,8 +365,7 @@ class Answer:
             self._keep(data[:end])
             if mode == PASSING_EVENTS:
                 self._outlet.write(strip_ids(data[:end]) if self.attempt.takes_ids else data[:end])
-        self._fail(FailureKind.ERROR_EVENT)
-        return True
+        self._fail(failure)
 
     def _end_events(self, otherwise: FailureKind, mode: int) -> None:
         """The connection has nothing more: a finished answer is complete however it ended, any other is broken."""

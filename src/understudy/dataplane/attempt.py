@@ -32,8 +32,8 @@ class Answering(Protocol):
 class RunningAttempt:
     """An attempt while it lasts. `sent_at_s` is when its request began to be sent, `content_at_s` when its first content came.
 
-    `is_loaded`: the backend had the model in memory when the attempt began, as far as known. `takes_ids`: the events carry token
-    ids that the client has not asked for. `is_assembled`: the answer is put together whole. `is_resume`: it continues one.
+    `name` is the backend's. `takes_ids`: the events carry token ids that the client has not asked for. `is_assembled`: the answer
+    is put together whole. `is_resume`: it continues one.
     """
 
     takes_ids = False
@@ -46,15 +46,15 @@ class RunningAttempt:
 
     def __init__(self, exchange: "RelayedExchange", choice: Choice, record: AttemptRecord, now_s: float) -> None:
         self.choice = choice
+        self.name = record.backend
         self.record = record
         self.sent_at_s = now_s
         self.exchange = exchange
-        self.is_loaded = is_loaded(choice.target.state, choice.model)
 
     @property
-    def name(self) -> str:
-        """The backend's name."""
-        return self.choice.target.backend.name
+    def is_loaded(self) -> bool:
+        """Whether the backend had the model in memory when the attempt began, as far as known."""
+        return is_loaded(self.choice.target.state, self.choice.model)
 
     @property
     def engine(self) -> EngineKind:

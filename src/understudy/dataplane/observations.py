@@ -14,6 +14,8 @@ from understudy.errors import MEANING, Blame, FailureKind, Side
 
 # A backend's successes are told to the publisher no more often than this: one says as much as many.
 SUCCESS_TOLD_S = 0.2
+# Of many answers a few a second tell how fast prompts are read.
+PACE_INTERVAL_S = 0.05
 # How long balances prefer other backends to one that sent a request away without being to blame.
 DOUBT_S = 1.0
 
@@ -51,9 +53,11 @@ class Observations:
     def credit(self, attempt: RunningAttempt, request_bytes: int, now_s: float) -> None:
         """Count an answer to a request of `request_bytes`; a continued one tells nothing of how fast prompts are read."""
         name, ttft_s = attempt.name, attempt.content_at_s - attempt.sent_at_s
-        last_s = self.tally.of(name).last_success_at_s
-        if not attempt.is_resume:
-            self.tally.of(name).pace.add(request_bytes, ttft_s, is_loaded=attempt.is_loaded)
+        tally = self.tally.of(name)
+        last_s = tally.last_success_at_s
+        if not attempt.is_resume and now_s >= tally.paced_at_s + PACE_INTERVAL_S:
+            tally.paced_at_s = now_s
+            tally.pace.add(request_bytes, ttft_s, is_loaded=attempt.is_loaded)
         if self.tally.succeed(name, ttft_s, now_s):
             self.listener.tell("backend.returned", {"backend": name})
         if now_s - last_s > SUCCESS_TOLD_S:

@@ -97,11 +97,14 @@ class Relay:
 
     def apply(self, plan: RoutingPlan) -> None:
         """Take the settings of a new plan; exchanges in flight keep their backend."""
+        self._plan = plan
         self.limits = plan.limits
         self.timeouts = plan.timeouts
         self.body_bytes_max = plan.failover.body_bytes_max
         # An exchange that just passed is left alone for a while, short beside every bound.
-        bounds_s = (plan.timeouts.first_token_s, plan.timeouts.stall_s, plan.timeouts.total_s or CHECK_INTERVAL_S_MAX * 10)
+        each = [plan.timeouts, *(backend.timeouts for backend in plan.backends)]
+        bounds_s = [plan.timeouts.total_s or CHECK_INTERVAL_S_MAX * 10]
+        bounds_s += [min(timeouts.first_token_s, timeouts.stall_s) for timeouts in each]
         self.check_interval_s = min(CHECK_INTERVAL_S_MAX, min(bounds_s) / 10)
         if plan.failover.budget != self._budget_share:
             self._budget_share = plan.failover.budget
@@ -250,14 +253,15 @@ class Relay:
     def on_over(self, exchange: RelayedExchange) -> None:
         """An exchange is over."""
         self.running.discard(exchange)
-        self.departures.on_departure(self.now_s(), waiting=len(self.line))
+        if exchange.record.attempts and (len(self.line) or self.departures.is_measuring):
+            self.departures.on_departure(self.now_s(), waiting=len(self.line))
         self.listener.finished(exchange.record)
 
     def on_published(self, snapshot: RoutingSnapshot) -> None:
         """A new snapshot is current: who waits looks again."""
         self._listings.clear()
         plan = snapshot.plan
-        if plan.limits is not self.limits or plan.timeouts is not self.timeouts:
+        if plan is not self._plan:
             self.apply(plan)
         self.tally.retain({target.backend.name for target in snapshot.targets})
         self.line.wake_all()

@@ -154,13 +154,14 @@ class RelayedExchange:
 
     def on_content(self, attempt: RunningAttempt) -> None:
         """The first content of an answer that is put together here has come."""
-        self._win(attempt)
+        self._win(attempt, self.now_s())
         if self.exchange.on_content():
             self.relay.wake_soon()
 
     def on_commit(self, attempt: RunningAttempt, status: int) -> None:
         """The first bytes of the answer are about to reach the client."""
-        record, now_s = self.record, self._win(attempt)
+        record, now_s = self.record, self.now_s()
+        self._win(attempt, now_s)
         self.is_committed = True
         if self.exchange.on_commit():
             self.relay.wake_soon()
@@ -168,15 +169,14 @@ class RelayedExchange:
         if self.ask.is_generating and status < 300:
             record.ttft_s = now_s - self.started_at_s
 
-    def _win(self, attempt: RunningAttempt) -> float:
+    def _win(self, attempt: RunningAttempt, now_s: float) -> None:
         if self.hedge is not None:
             loser = self.hedge if attempt is self.attempt else self.attempt
             self.attempt, self.hedge = attempt, None
             if loser is not None:
                 self.end_attempt(loser, FailureKind.HEDGE_LOST)
-        attempt.content_at_s = self.now_s()
+        attempt.content_at_s = now_s
         self.record.backend = attempt.name
-        return attempt.content_at_s
 
     def start_receiving(self, attempt: RunningAttempt) -> Received:
         """Return where the pieces of the answer are kept from its first content on."""
@@ -184,6 +184,10 @@ class RelayedExchange:
         received = Received(shape_of(path), is_collected=attempt.is_assembled, is_responses=path == "/v1/responses")
         self.resumer = Resumer(self, received, attempt)
         return received
+
+    def may_resume(self) -> bool:
+        """Whether the answer could be continued as far as the file, the client and the path go."""
+        return self.resumer is not None and self.resumer.refusal is None
 
     def on_outgrown(self) -> None:
         """The answer is longer than what is kept to continue it."""
@@ -239,8 +243,9 @@ class RelayedExchange:
             self.record.attempts.remove(attempt.record)
         if self.hedge is not None:
             # The other one goes on.
-            self.attempt, self.hedge = (self.hedge if attempt is self.attempt else self.attempt), None
-            self.exchange.on_hedge_failed(failure, now_s)
+            left = self.hedge if attempt is self.attempt or self.attempt is None else self.attempt
+            self.attempt, self.hedge = left, None
+            self.exchange.on_hedge_failed(failure, left.choice, now_s)
         else:
             self.attempt = None
             self._after(failure, now_s, has_content=has_content)

@@ -9,6 +9,7 @@ from understudy.core.ask import DialectName
 from understudy.core.deadlines import Standing, is_over, look
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dialects.contract import StreamKind
+from understudy.dialects.wish import shape_of
 from understudy.errors import FailureKind
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def _check_attempt(exchange: "RelayedExchange", attempt: RunningAttempt, now_s: 
 def _keep_alive(exchange: "RelayedExchange", now_s: float) -> None:
     """Write a comment to a client that waits on an event stream; before the first content that begins the stream."""
     keepalive_s = exchange.relay.timeouts.keepalive_s
-    if not keepalive_s or not exchange.ask.is_generating or not exchange.ask.is_streaming:
+    ask = exchange.ask
+    if not keepalive_s or not ask.is_generating or not ask.is_streaming or not is_streamed(ask.path):
         return
     answer = exchange.attempt.answer if exchange.attempt is not None else None
     wrote_at_s = max(exchange.comment_at_s, exchange.started_at_s)
@@ -85,6 +87,11 @@ def _keep_alive(exchange: "RelayedExchange", now_s: float) -> None:
         # Ollama's clients read every line as JSON, the empty one, too.
         outlet.open_early()
         outlet.write_comment()
+
+
+def is_streamed(path: str) -> bool:
+    """Whether an answer of that path may be a stream; `stream: true` in a request for embeddings means nothing."""
+    return shape_of(path) is not None or path == "/v1/responses"
 
 
 def _hedge(exchange: "RelayedExchange", now_s: float) -> None:

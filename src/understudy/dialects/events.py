@@ -15,7 +15,13 @@ from understudy.dialects.framing import Event, Splitter, split
 ReadMarks = Callable[[bytes, dict[str, Any]], tuple[Mark, ...]]
 """Reads one event that is no error: (its name, its JSON object) -> its marks."""
 
+
+class _Anything(msgspec.Struct):
+    """Any JSON object; what it holds is passed over, though not unread."""
+
+
 _DECODE = msgspec.json.Decoder().decode
+_SKIM = msgspec.json.Decoder(_Anything).decode
 _SSE_TYPES = (b"text/event-stream",)
 _NDJSON_TYPES = (b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines")
 
@@ -84,6 +90,25 @@ def has_error(read_marks: ReadMarks, kind: StreamKind, data: bytes) -> bool:
         for event in split(data, kind)
         if event.name == b"error" or (event.data is not None and b'"error"' in event.data)
     )
+
+
+def is_sound(data: bytes, kind: StreamKind) -> bool:
+    """Tell whether every event in `data`, whole events, is what a client can read: JSON, or the `[DONE]` of OpenAI's API.
+
+    For each chunk of a stream that could be continued: half a microsecond for the one event that most of them are.
+    """
+    if kind is StreamKind.SSE and data.startswith(b"data: {") and data.find(b"\n\n") == len(data) - 2:
+        return _is_readable(data[6:-2])
+    return all(not event.data or event.data.startswith(b"[DONE]") or _is_readable(event.data) for event in split(data, kind))
+
+
+def _is_readable(data: bytes) -> bool:
+    try:
+        _SKIM(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        # Stricter than clients are: NaN, a lone surrogate, an array.
+        return read_json(data) is not None
+    return True
 
 
 class EventReader:
