@@ -4,6 +4,7 @@ Called through engines.continuation. Measured with vLLM 0.32 (engines.md 3.1). I
 that the last message is to be continued.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from understudy.core.transcript import Case, Continuation, Method, Shape
@@ -41,6 +42,19 @@ COMPLETION_TOKENS: Final = 16
 WORD_CHARACTERS_MAX: Final = 32
 
 
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """What /tokenize told: the ids, and how many the model's context holds, 0 where that was left out."""
+
+    ids: list[int]
+    most: int
+
+    @property
+    def room(self) -> int | None:
+        """How many tokens fit behind them."""
+        return self.most - len(self.ids) if self.most else None
+
+
 def continue_chat(cut: Cut) -> Asking[Outcome]:
     """Go on with the chat, tool parser included."""
     shown = yield from _try_template(cut)
@@ -61,7 +75,7 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     delivered = cut.broken.transcript.tokens
     if delivered is None and cut.is_counted and shown.tokens is not None:
         told = yield from _tokenize(cut, {**template_members(cut.ask), "messages": [*TRIAL, partial], **_FLAGS})
-        delivered = max(0, len(told) - shown.tokens) if told is not None else None
+        delivered = max(0, len(told.ids) - shown.tokens) if told is not None else None
     left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
     if left is not None and left <= 0:
         return spent(cut, delivered)
@@ -73,8 +87,8 @@ def continue_text(cut: Cut) -> Asking[Outcome]:
     """Go on with plain text: the prompt, given or as its ids read, and the text behind it."""
     prompt = cut.ask.get("prompt")
     if cut.shape is Shape.OPENAI_CHAT:
-        ids = yield from _prompt_ids(cut)
-        prompt = (yield from read_ids(cut, ids)) if ids else None
+        rendered = yield from _tokenize_prompt(cut)
+        prompt = (yield from read_ids(cut, rendered.ids)) if rendered is not None else None
     elif isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
@@ -83,12 +97,16 @@ def continue_text(cut: Cut) -> Asking[Outcome]:
     text = cut.text.removesuffix(swallow)
     delivered = yield from _count(cut, prompt, text)
     left = tokens_left(cut, delivered, _tokens_max(cut))
-    if left is not None and left <= 0:
+    # A rendered prompt has its first token already; a second one makes another answer (engines.md 3.1).
+    form = {"add_special_tokens": False} if cut.shape is Shape.OPENAI_CHAT else {}
+    if left is None:
+        told = yield from _tokenize(cut, {"prompt": prompt + text, **form})
+        left = told.room if told is not None else None
+    if left is None:
+        return None
+    if left <= 0:
         return spent(cut, delivered)
-    ask = _as_text(cut, prompt + text, left, delivered)
-    if cut.shape is Shape.OPENAI_CHAT:
-        # The rendered prompt has its first token already; a second one makes another answer (engines.md 3.1).
-        ask["add_special_tokens"] = False
+    ask = {**_as_text(cut, prompt + text, left, delivered), **form}
     return Continuation(Method.VLLM_TEXT, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, delivered, swallow)
 
 
@@ -98,14 +116,19 @@ def continue_ids(cut: Cut) -> Asking[Outcome]:
     if not transcript.prompt_ids or not transcript.ids:
         return None
     # The same prompt, or the backend has another template or vocabulary.
-    if (yield from _prompt_ids(cut)) != transcript.prompt_ids:
+    prompt = yield from _tokenize_prompt(cut)
+    if prompt is None or prompt.ids != transcript.prompt_ids:
         return None
     found = yield from ids_to_continue(cut, read_ids)
     if found is None:
         return None
     ids, undelivered = found
     left = tokens_left(cut, len(ids), _tokens_max(cut))
-    if left is not None and left <= 0:
+    if left is None and prompt.room is not None:
+        left = prompt.room - len(ids)
+    if left is None:
+        return None
+    if left <= 0:
         return spent(cut, len(ids))
     ask = _as_text(cut, transcript.prompt_ids + ids, left, len(ids))
     return Continuation(Method.VLLM_IDS, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, len(ids), undelivered=undelivered)
@@ -150,8 +173,8 @@ def _going_on(cut: Cut, left: int | None, delivered: int | None) -> dict[str, An
     return ask
 
 
-def _as_text(cut: Cut, prompt: Any, left: int | None, delivered: int | None) -> dict[str, Any]:
-    # Without a bound null, which is all that the context holds; absent would be 16.
+def _as_text(cut: Cut, prompt: Any, left: int, delivered: int | None) -> dict[str, Any]:
+    # Without a bound it would be 16, and so with null (normalize_null_max_tokens in openai/completion/protocol.py).
     return {**without(_going_on(cut, left, delivered), *_CHAT_KEYS), "prompt": prompt, "max_tokens": left}
 
 
@@ -159,14 +182,14 @@ def _model(cut: Cut) -> dict[str, Any]:
     return {"model": cut.ask["model"]} if "model" in cut.ask else {}
 
 
-def _tokenize(cut: Cut, ask: dict[str, Any]) -> Asking[list[int] | None]:
+def _tokenize(cut: Cut, ask: dict[str, Any]) -> Asking[_Tokens | None]:
     answer = yield from ask_json("/tokenize", {**_model(cut), **ask})
-    tokens = answer.get("tokens")
-    return tokens if isinstance(tokens, list) else None
+    tokens, most = answer.get("tokens"), answer.get("max_model_len")
+    return _Tokens(tokens, most if isinstance(most, int) else 0) if isinstance(tokens, list) else None
 
 
-def _prompt_ids(cut: Cut) -> Asking[list[int] | None]:
-    """Ask for the ids of the request's own prompt."""
+def _tokenize_prompt(cut: Cut) -> Asking[_Tokens | None]:
+    """Ask for the tokens of the request's own prompt."""
     if cut.shape is Shape.OPENAI_TEXT:
         keys = ("prompt", "add_special_tokens")
         return (yield from _tokenize(cut, {key: cut.ask[key] for key in keys if key in cut.ask}))
@@ -184,13 +207,13 @@ def _try_template(cut: Cut) -> Asking[Shown]:
     before = yield from _tokenize(cut, {**members, "messages": list(TRIAL)})
     trial = [*TRIAL, {"role": "assistant", "content": SENTINEL}]
     behind = yield from _tokenize(cut, {**members, "messages": trial, **_FLAGS})
-    if not before or not behind:
+    if before is None or behind is None:
         return Shown(Fit.NONE)
-    prompt = yield from read_ids(cut, before)
-    shown = yield from read_ids(cut, behind)
+    prompt = yield from read_ids(cut, before.ids)
+    shown = yield from read_ids(cut, behind.ids)
     if prompt is None or shown is None:
         return Shown(Fit.NONE)
-    return cut.abilities.learn(key, Shown(fit_of(prompt, shown, SENTINEL), prompt, len(before)))
+    return cut.abilities.learn(key, Shown(fit_of(prompt, shown, SENTINEL), prompt, len(before.ids)))
 
 
 def _count(cut: Cut, prompt: str, text: str) -> Asking[int | None]:
@@ -201,4 +224,4 @@ def _count(cut: Cut, prompt: str, text: str) -> Asking[int | None]:
         return None
     before = yield from _tokenize(cut, {"prompt": prompt, "add_special_tokens": False})
     behind = yield from _tokenize(cut, {"prompt": prompt + text, "add_special_tokens": False})
-    return max(0, len(behind) - len(before)) if before is not None and behind is not None else None
+    return max(0, len(behind.ids) - len(before.ids)) if before is not None and behind is not None else None

@@ -11,6 +11,7 @@ from understudy.engines.broken import Abilities
 
 VLLM = EngineKind.VLLM
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
+CONTEXT = 4096
 PROMPT = "<user>Tell of the coast.</><assistant>"
 
 
@@ -21,14 +22,15 @@ def ids(text: str) -> list[int]:
 class Vllm:
     """A server whose template is ChatML; `open_with` stands before what an open assistant's message has."""
 
-    def __init__(self, *, open_with: str = "", trims: bool = False) -> None:
+    def __init__(self, *, open_with: str = "", trims: bool = False, context: int | None = CONTEXT) -> None:
         self.open_with = open_with
+        self.context = context
         self.trims = trims
 
     def __call__(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         if path == "/tokenize":
             text = self.render(body) if "messages" in body else body["prompt"]
-            return {"count": len(text), "max_model_len": 4096, "tokens": ids(text), "token_strs": None}
+            return {"count": len(text), "max_model_len": self.context, "tokens": ids(text), "token_strs": None}
         if path == "/detokenize":
             return {"prompt": "".join(map(chr, body["tokens"]))}
         return None
@@ -84,13 +86,17 @@ def test_tools_go_on_in_a_chat_that_trims_and_what_comes_again_is_swallowed() ->
     assert played.going_on.swallow == "\n"
 
 
-def test_a_text_has_no_bound_of_sixteen_tokens_where_the_chat_had_none() -> None:
-    one = broken(CHAT, chat(), received("Once"), failed=frozenset({Method.VLLM_CHAT}))
-    assert plan(VLLM, one, Vllm()).body["max_tokens"] is None
+@pytest.mark.parametrize("known", [([], []), (ids(PROMPT), ids("Once"))])
+def test_without_a_bound_all_that_the_context_holds_is_asked_for(known: tuple[list[int], list[int]]) -> None:
+    """With none, or null, it would be 16 tokens, and the answer would look whole."""
+    one = broken(CHAT, chat(), received("Once", ids=known), failed=frozenset({Method.VLLM_CHAT}))
+    assert plan(VLLM, one, Vllm()).body["max_tokens"] == CONTEXT - len(PROMPT) - len("Once")
+    assert plan(VLLM, one, Vllm(context=len(PROMPT) + 4)).outcome == Spent(len(known[0]) or None, 4 if known[0] else None)
+    assert plan(VLLM, one, Vllm(context=None)).outcome is Refusal.NO_MEANS
 
 
-@pytest.mark.parametrize(("said", "left"), [("one two", 9), ("one two three four five", None)])
-def test_a_prompt_goes_on_within_the_sixteen_tokens_that_it_has_by_default(said: str, left: int | None) -> None:
+@pytest.mark.parametrize(("said", "left"), [("one two", 9), ("one two three four five", CONTEXT - 28)])
+def test_a_prompt_goes_on_within_the_sixteen_tokens_that_it_has_by_default(said: str, left: int) -> None:
     one = broken(TEXT, {"model": "tiny", "prompt": "It is"}, received(said, pieces=len(said)))
     played = plan(VLLM, one, Vllm())
     assert (played.body["prompt"], played.body["max_tokens"]) == (f"It is{said}", left)
