@@ -38,16 +38,14 @@ class Standing(msgspec.Struct, frozen=True):
     """Where an attempt stands; instants are loop time in seconds.
 
     `sent_at_s` is when the attempt began, `progress_at_s` when its answer last moved. `is_begun`: content has come.
-    `is_refusing`: the last probe found the backend's listener closed; only `overdue` asks for it. `is_down`: the backend's
-    condition. `is_loaded`: it had the model in memory when the attempt began. `prompt_bytes` is the size of the request's body;
-    `pace` and `evidence` are those of the backend's tally, None where nothing is known.
+    `is_down`: the backend's condition. `is_loaded`: it had the model in memory when the attempt began. `prompt_bytes` is the size
+    of the request's body; `pace` and `evidence` are those of the backend's tally, None where nothing is known.
     """
 
     sent_at_s: float
     progress_at_s: float
     is_connecting: bool
     is_begun: bool
-    is_refusing: bool = False
     is_down: bool = False
     is_loaded: bool = True
     prompt_bytes: int = 0
@@ -127,20 +125,6 @@ def late_after_s(standing: Standing, timeouts: Timeouts) -> float:
     if standing.pace is not None:
         expected_s = standing.pace.expected_s(standing.prompt_bytes, is_loaded=standing.is_loaded)
     return bound_s if expected_s is None else min(bound_s, max(LATE_S_MIN, LATE_FACTOR * expected_s))
-
-
-def overdue(standing: Standing, timeouts: Timeouts, now_s: float) -> FailureKind | None:
-    """Return what an attempt has taken too long for, None while it is in time; the whole exchange is `is_over`'s."""
-    if standing.is_connecting:
-        return FailureKind.CONNECT_TIMEOUT if now_s - standing.sent_at_s > timeouts.connect_s else None
-    silent_s = now_s - standing.progress_at_s
-    if not standing.is_begun and silent_s > timeouts.first_token_s:
-        return FailureKind.FIRST_TOKEN_TIMEOUT
-    if standing.is_begun and silent_s > timeouts.stall_s:
-        return FailureKind.STALLED
-    if standing.is_refusing and silent_s > SILENCE_OF_REFUSING_S:
-        return FailureKind.STALLED
-    return None
 
 
 def is_over(started_at_s: float, timeouts: Timeouts, now_s: float) -> bool:
