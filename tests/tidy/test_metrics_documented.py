@@ -8,6 +8,7 @@ from support.records import attempt, exchange
 from tidy.source_tree import TOP
 from understudy.core.snapshot import Address, Backend, BackendState, RoutingPlan, RoutingSnapshot, Target
 from understudy.core.tally import Tally
+from understudy.core.transcript import Refusal
 from understudy.errors import FailureKind
 from understudy.telemetry.metrics import Metrics, Moment
 
@@ -24,6 +25,9 @@ def rendered() -> Described:
     """Read the types and labels out of a scrape in which every metric has a sample."""
     metrics = Metrics()
     metrics.on_exchange(exchange(attempt("pi", FailureKind.REFUSED), attempt("pi")))
+    broken = exchange(attempt("pi"), attempt("pi", FailureKind.BODY_CUT), failure=FailureKind.BODY_CUT)
+    broken.seams, broken.refusal = ("pi",), Refusal.TOO_LONG
+    metrics.on_exchange(broken)
     backend = Backend("pi", Address("http", "127.0.0.1", 1))
     snapshot = RoutingSnapshot(1, RoutingPlan((backend,)), (Target(backend, BackendState()),))
     text = metrics.render(Moment(snapshot, Tally(), 0.0)).decode()

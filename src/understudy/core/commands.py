@@ -6,6 +6,7 @@ Carried out by dataplane.relayed. Values only.
 import msgspec
 
 from understudy.core.balancer import Choice
+from understudy.core.transcript import Refusal
 from understudy.errors import FailureKind
 
 
@@ -33,13 +34,15 @@ class Wait(msgspec.Struct, frozen=True):
 class Abort(msgspec.Struct, frozen=True):
     """Give the client an error. `retry_after_s` 0: waiting does not help.
 
-    `is_passed_on`: the last backend's own answer says it best and is handed to the client as it came.
+    `is_passed_on`: the last backend's own answer says it best and is handed to the client as it came. `refusal` is why an answer
+    that broke does not go on, None where that is told elsewhere.
     """
 
     kind: FailureKind
     status: int
     retry_after_s: float = 0.0
     is_passed_on: bool = False
+    refusal: Refusal | None = None
 
 
 Command = Attempt | Resume | Wait | Abort

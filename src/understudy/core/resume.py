@@ -9,6 +9,7 @@ from understudy.core.balancer import Choice, NoChoice, pick
 from understudy.core.commands import Abort, Command, Resume, Wait
 from understudy.core.snapshot import RoutingSnapshot
 from understudy.core.tally import Tally
+from understudy.core.transcript import Refusal
 from understudy.errors import MEANING, Again, Failure, FailureKind
 
 # How soon a backend that broke is asked again while no other can go on: a restart takes seconds, and may go unseen by probes.
@@ -81,7 +82,7 @@ class Resumption:
         if kind not in _UNHARMED:
             self._barren += 1
             if self._barren >= BARREN_MAX:
-                return _abort(kind)
+                return _abort(kind, Refusal.BARREN)
         return self._next(kind, snapshot, tally, now_s)
 
     def on_wake(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
@@ -90,7 +91,7 @@ class Resumption:
 
     def _next(self, kind: FailureKind, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         if self._resumes >= RESUMES_MAX:
-            return _abort(kind)
+            return _abort(kind, Refusal.BARREN)
         tried = set(self._tried) | self._refused
         choice = pick(snapshot, tally, self._ask, tried=tried | self._broke, now_s=now_s)
         if isinstance(choice, NoChoice):
@@ -104,8 +105,10 @@ class Resumption:
             for name, failed_at_s in self._tried.items()
             if name not in self._refused
         }
-        if now_s >= self._hold_until_s or self._refused >= {target.backend.name for target in snapshot.targets}:
+        if self._refused >= {target.backend.name for target in snapshot.targets}:
             return _abort(kind)
+        if now_s >= self._hold_until_s:
+            return _abort(kind, None if self._refused else Refusal.NO_BACKEND)
         free = {name for name, at_s in again_at_s.items() if at_s <= now_s}
         if free:
             again = pick(snapshot, tally, self._ask, tried=tried - free, now_s=now_s)
@@ -123,5 +126,5 @@ class Resumption:
         return Resume(choice)
 
 
-def _abort(kind: FailureKind) -> Abort:
-    return Abort(kind, MEANING[kind].status)
+def _abort(kind: FailureKind, refusal: Refusal | None = None) -> Abort:
+    return Abort(kind, MEANING[kind].status, refusal=refusal)

@@ -41,7 +41,9 @@ def words_for(kind: FailureKind, ask: Ask, failures: Sequence[Failure]) -> str:
 
 def words_of_break(kind: FailureKind, failures: Sequence[Failure], refusal: Refusal | None) -> str:
     """Return one line for a client whose answer broke off: who failed, and why the answer does not go on."""
-    tried = [_attempt_words(failure) for failure in failures[-ATTEMPTS_MAX:]]
+    # A backend that is asked again and again says the same each time, and the first break is what it was about.
+    tried = list(dict.fromkeys(_attempt_words(failure) for failure in failures))
+    tried = tried if len(tried) <= ATTEMPTS_MAX else [tried[0], "...", *tried[1 - ATTEMPTS_MAX :]]
     if MEANING[kind].side is not Side.UPSTREAM or kind is FailureKind.TOTAL_TIMEOUT:
         tried.append(MEANING[kind].words)
     why = [REFUSAL_WORDS[refusal]] if refusal is not None else []

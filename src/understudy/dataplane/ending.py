@@ -19,6 +19,7 @@ def abort(exchange: "RelayedExchange", command: Abort) -> None:
     """End with an error: as a response while nothing was sent, else inside the stream, and the connection is closed."""
     record, relay, head = exchange.record, exchange.relay, exchange.head
     record.failure = command.kind
+    record.refusal = command.refusal or record.refusal
     if exchange.outlet.is_open:
         _abort_stream(exchange, command.kind)
         return

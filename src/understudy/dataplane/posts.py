@@ -49,6 +49,7 @@ class PostedQuestion:
     def __init__(self, audience: Audience, now_s: float) -> None:
         self.progress_at_s = now_s
         self.is_begun = False
+        self._asker = audience
         self._audience: Audience | None = audience
         self._status = 0
         self._pieces: list[bytes] = []
@@ -84,9 +85,8 @@ class PostedQuestion:
 
     def on_exception(self, error: BaseException) -> None:
         """Our own code raised."""
-        audience, self._audience = self._audience, None
-        if audience is not None:
-            audience.on_exception(error)
+        self._audience = None
+        self._asker.on_exception(error)
 
     def detach(self) -> None:
         """Nobody wants the answer any more."""

@@ -197,6 +197,8 @@ class RelayedExchange:
         """The continuation has yielded content."""
         attempt.content_at_s = self.now_s()
         self.exchange.on_resumed()
+        # Who could not go on before no longer matters.
+        self.record.refusal = None
         self.record.seams += (attempt.name,)
 
     def on_finished(self, attempt: RunningAttempt) -> None:

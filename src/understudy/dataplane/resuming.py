@@ -175,6 +175,8 @@ class Resumer:
             splice = Splice(self._wish, transcript, outcome, backend=attempt.name, earlier_s=earlier_s)
             answer = ContinuedAnswer(exchange, attempt, self, outcome, splice)
             self._post(attempt, outcome.path, outcome.body, answer)
+            if exchange.downstream.is_full and attempt.connection is not None:
+                attempt.connection.pause()
 
     def _post(self, attempt: RunningAttempt, path: str, body: bytes, bound: PostedQuestion | ContinuedAnswer) -> None:
         connection = attempt.connection

@@ -273,8 +273,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self) -> None:
         bound, self._bound = self._bound, None
-        if bound is not None:
+        if bound is None:
+            return
+        try:
             bound.on_end(is_followed=self._is_followed)
+        except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not the daemon
+            self.close()
+            bound.on_exception(error)
 
     # --- endings
 
@@ -295,8 +300,12 @@ class UpstreamConnection(asyncio.Protocol):
     def _break(self, kind: FailureKind) -> None:
         bound, self._bound = self._bound, None
         self.close()
-        if bound is not None:
+        if bound is None:
+            return
+        try:
             bound.on_broken(kind)
+        except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not the daemon
+            bound.on_exception(error)
 
     def _raise_to_bound(self, error: httptools.HttpParserCallbackError) -> None:
         bound, self._bound = self._bound, None

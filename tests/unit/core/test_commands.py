@@ -24,4 +24,4 @@ CHOICE = Choice(target(0, UP), "qwen")
 def test_what_differs_in_one_word_is_another_command(one: Command, other: Command) -> None:
     assert one != other
     with pytest.raises(AttributeError):
-        one.kind = FailureKind.BUSY  # type: ignore[union-attr,misc]
+        one.kind = FailureKind.BUSY  # type: ignore[union-attr,misc]  # frozen: that is the play

@@ -7,6 +7,7 @@ from understudy.core.commands import Abort, Command, Resume, Wait
 from understudy.core.resume import AGAIN_INTERVAL_S, BARREN_MAX, RESUMES_MAX, Resumption
 from understudy.core.snapshot import FailoverRules, Target
 from understudy.core.tally import Tally
+from understudy.core.transcript import Refusal
 from understudy.errors import Failure, FailureKind
 
 START_S = 1000.0
@@ -75,6 +76,7 @@ def test_the_only_backend_is_waited_for_and_asked_at_a_pace_until_hold_is_over()
     assert asked_at_s[0] == pytest.approx(START_S + AGAIN_INTERVAL_S)
     assert all(later - sooner >= AGAIN_INTERVAL_S - 1e-6 for sooner, later in zip(asked_at_s, asked_at_s[1:], strict=False))
     assert play.now_s == pytest.approx(START_S + HOLD_S)
+    assert play.command.refusal is Refusal.NO_BACKEND
 
 
 def test_a_backend_that_is_down_is_asked_as_soon_as_it_is_back() -> None:
@@ -94,7 +96,7 @@ def test_continuations_that_yield_nothing_are_few() -> None:
         play.fails(CUT)
         assert isinstance(play.command, Resume)
     play.fails(CUT)
-    assert play.command == Abort(CUT, 502)
+    assert play.command == Abort(CUT, 502, refusal=Refusal.BARREN)
 
 
 def test_refused_connections_are_no_barren_continuations() -> None:
@@ -125,6 +127,15 @@ def test_a_stale_connection_is_repeated_on_a_fresh_one() -> None:
     assert play.name == "gpu1"
     assert isinstance(play.command, Resume)
     assert play.command.is_fresh
+
+
+def test_who_has_not_broken_this_answer_goes_on_before_one_who_has() -> None:
+    play = Play(*(target(i, UP) for i in range(3)))
+    play.breaks("gpu0")
+    assert play.name == "gpu1"
+    play.resumption.on_content()
+    play.breaks("gpu1")
+    assert play.name == "gpu2"
 
 
 def test_an_answer_of_very_many_parts_ends() -> None:
