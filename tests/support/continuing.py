@@ -100,10 +100,12 @@ async def until_asked(stage: Stage, number: int, *, closes: bool = False) -> Req
     raise AssertionError("the questions do not end")
 
 
-async def broken(stage: Stage, *fields: str, wire: bytes = BEGUN, **more: Any) -> MemoryTransport:
-    """Ask for a chat that gpu0 begins and loses; what follows from that has happened."""
+async def broken(stage: Stage, *fields: str, wire: bytes = BEGUN, is_gone: bool = False, **more: Any) -> MemoryTransport:
+    """Ask for a chat that gpu0 begins and loses; what follows from that has happened. `is_gone`: it takes no connection more."""
     client = await stage.ask(chat(*fields, **more))
     await stage.say(0, wire)
+    if is_gone:
+        stage.network.failing[8000] = ConnectionRefusedError()
     stage.engine(0).lose(ConnectionResetError())
     await settle()
     return client
