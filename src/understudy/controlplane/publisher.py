@@ -145,7 +145,7 @@ class Publisher:
         health = known.health
         if Duty.MAINTENANCE in (was, duty):
             health = turned(health, Turn.FORGET, _reason_unprobed(duty), now_s)
-        state = _seen_as(health, replace(known.state, duty=duty, is_refusing=False))
+        state = _seen_as(health, replace(known.state, duty=duty))
         self._known[name] = _Known(known.backend, state, health)
         self._publish(self.snapshot.plan)
         self._on_event("backend.changed_duty", {"backend": name, "duty": str(duty), "was": str(was)})
@@ -216,7 +216,6 @@ def _seen_as(health: Health, state: BackendState) -> BackendState:
 
 def _learnt(state: BackendState, finding: Finding) -> BackendState:
     """Return the state with what the finding tells of the engine. Only a good one can take something back (engines.contract)."""
-    is_refusing = finding.is_refusing
     if finding.seen is Seen.GOOD:
         return replace(
             state,
@@ -224,7 +223,6 @@ def _learnt(state: BackendState, finding: Finding) -> BackendState:
             version=finding.version,
             dialects=finding.dialects,
             models=finding.models,
-            is_refusing=False,
         )
     return replace(
         state,
@@ -232,7 +230,6 @@ def _learnt(state: BackendState, finding: Finding) -> BackendState:
         version=finding.version or state.version,
         dialects=finding.dialects or state.dialects,
         models=state.models if finding.models is None else finding.models,
-        is_refusing=is_refusing,
     )
 
 

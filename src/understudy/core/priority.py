@@ -9,6 +9,8 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Final
 
+# An answer that has broken off in the middle goes before all that have not begun.
+BEGUN: Final = 2
 HIGH: Final = 1
 NORMAL: Final = 0
 LOW: Final = -1

@@ -197,8 +197,7 @@ class BackendState:
     """What is known of a backend now.
 
     `models` is None while its list is unknown (it may serve anything), () when it lists nothing. `since_at_s` is the loop time at
-    which `condition` began; `reason` says in words why it is so. `dialects` is () while the engine is unknown. `is_refusing`:
-    the last probe found the listener closed, so streams that are silent will stay silent.
+    which `condition` began; `reason` says in words why it is so. `dialects` is () while the engine is unknown.
     """
 
     condition: Condition = Condition.UNKNOWN
@@ -209,7 +208,6 @@ class BackendState:
     models: tuple[Model, ...] | None = None
     since_at_s: float = 0.0
     reason: str = ""
-    is_refusing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,14 @@ class Observations:
         self.listener.observe(name, kind)
 
     def credit(self, attempt: RunningAttempt, request_bytes: int, now_s: float) -> None:
-        """Count an answer to a request of `request_bytes`; a continued one tells nothing of how fast prompts are read."""
+        """Count an answer to a request of `request_bytes`.
+
+        One that did not come as a stream, or that continued one, tells nothing of how fast prompts are read.
+        """
         name, ttft_s = attempt.name, attempt.content_at_s - attempt.sent_at_s
         tally = self.tally.of(name)
         last_s = tally.last_success_at_s
-        if not attempt.is_resume and now_s >= tally.paced_at_s + PACE_INTERVAL_S:
+        if attempt.is_streamed and not attempt.is_resume and now_s >= tally.paced_at_s + PACE_INTERVAL_S:
             tally.paced_at_s = now_s
             tally.pace.add(request_bytes, ttft_s, is_loaded=attempt.is_loaded)
         if self.tally.succeed(name, ttft_s, now_s):

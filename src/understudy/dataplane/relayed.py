@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice
 from understudy.core.exchange import Abort, Attempt, Command, Exchange, Resume, Wait
-from understudy.core.priority import NORMAL, priority_of
+from understudy.core.priority import BEGUN, NORMAL, priority_of
 from understudy.core.record import AttemptRecord, ExchangeRecord
 from understudy.dataplane import completing, ending, vigil
 from understudy.dataplane.attempt import RunningAttempt
@@ -122,7 +122,8 @@ class RelayedExchange:
         if not self.waiting_since_s:
             self.waiting_since_s = relay.now_s()
             self.client = self.head.key or self.downstream.peer
-            self.priority = priority_of(self.head.priority, self.head.key, relay.published.current.plan.trusted_keys)
+            trusted = relay.published.current.plan.trusted_keys
+            self.priority = BEGUN if self.resumer is not None else priority_of(self.head.priority, self.head.key, trusted)
         self.wake_at_s = command.until_s
         relay.stand_in_line(self)
 
@@ -181,6 +182,7 @@ class RelayedExchange:
     def start_receiving(self, attempt: RunningAttempt) -> Received:
         """Return where the pieces of the answer are kept from its first content on."""
         path = self.ask.path
+        attempt.is_streamed = True
         received = Received(shape_of(path), is_collected=attempt.is_assembled, is_responses=path == "/v1/responses")
         self.resumer = Resumer(self, received, attempt)
         return received

@@ -51,7 +51,8 @@ def _check_attempt(exchange: "RelayedExchange", attempt: RunningAttempt, now_s: 
         is_down=relay.observations.is_down(attempt.name),
         is_loaded=attempt.is_loaded,
         prompt_bytes=len(exchange.body),
-        pace=tally.pace,
+        # What comes whole has taken the time of all its tokens, of which prompts tell nothing.
+        pace=tally.pace if exchange.ask.is_streaming or attempt.is_assembled else None,
         evidence=tally.evidence,
     )
     if standing.is_begun:

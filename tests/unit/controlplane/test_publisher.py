@@ -161,14 +161,6 @@ def test_other_version_of_the_engine_is_told() -> None:
     assert play.events[-1] == ("backend.changed_engine", fields)
 
 
-def test_refused_probe_shows_at_once_that_the_listener_is_closed() -> None:
-    play = Play()
-    state = play.find(GOOD, REFUSED)
-    assert (state.condition, state.is_refusing) == (Condition.UP, True)
-    assert not play.find(BAD).is_refusing
-    assert not play.find(REFUSED, GOOD).is_refusing
-
-
 def test_slow_start_warms_until_its_time_and_is_told_once() -> None:
     play = Play(replace(PI, health=HealthRules(slow_start_s=30.0)))
     play.find(GOOD, BAD, BAD, BAD)
