@@ -200,6 +200,25 @@ async def test_rival_that_cannot_be_reached_costs_nothing(monkeypatch: pytest.Mo
     assert kinds(stage) == [None, K.REFUSED]
 
 
+async def test_rival_on_a_stale_connection_is_repeated_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = hedging(monkeypatch, 3)
+    stage.publish(target(1))
+    await stage.ask(chat())
+    await stage.say(1, stream_of("a"))
+    stage.publish(*targets(3))
+    for _ in range(30):
+        stage.tally.of("gpu0").pace.add(60, USUAL_S)
+    client = await stage.ask(chat())
+    await stage.pass_time(1.2)
+    assert len(stage.network.opened[8001]) == 1
+    await stage.say(0, answered({"error": "x"}, 500))
+    stage.engine(1).lose(ConnectionResetError())
+    await settle()
+    assert [len(stage.network.opened.get(port, [])) for port in (8000, 8001)] == [1, 2]
+    await stage.say(1, stream_of("a"))
+    assert dechunk(client.data)[2]
+
+
 async def test_client_that_leaves_stops_both(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = hedging(monkeypatch)
     client = await stage.ask(chat())

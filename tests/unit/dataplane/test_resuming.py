@@ -1,5 +1,6 @@
 """Plays between a break and the moment when the answer goes on: whether it may, what is asked, who leaves meanwhile."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,12 +24,12 @@ from support.targets import CHAT_PATH, DOWN, UP, target
 from support.transports import MemoryTransport, settle
 from understudy.core.balancer import Choice
 from understudy.core.record import AttemptRecord
-from understudy.core.snapshot import BackendState, FailoverRules, Limits, Resume, Timeouts
+from understudy.core.snapshot import BackendState, FailoverRules, Resume, Timeouts
 from understudy.core.transcript import Refusal
-from understudy.dataplane import received
+from understudy.dataplane import received, resuming
 from understudy.dataplane.attempt import RunningAttempt
-from understudy.dataplane.resuming import ABILITIES_MAX, AbilityMemo
-from understudy.engines.continuation import Abilities
+from understudy.dataplane.resuming import ABILITIES_MAX, QUESTIONS_MAX, AbilityMemo
+from understudy.engines.continuation import Abilities, Question
 from understudy.errors import FailureKind
 
 K = FailureKind
@@ -275,6 +276,21 @@ async def test_connection_that_the_next_question_needs_may_be_refused(monkeypatc
     assert stage.in_flight == 0
 
 
+async def test_plan_without_an_end_is_a_mistake_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(*_: object) -> Iterator[Question]:
+        while True:
+            yield Question("/tokenize", b"{}")
+
+    monkeypatch.setattr(resuming, "continuation", endless)
+    stage = Stage(monkeypatch, *llamas(2))
+    client = await broken(stage)
+    for _ in range(QUESTIONS_MAX):
+        await stage.say(1, answered({"tokens": []}))
+    assert [type(error) for error in stage.errors] == [RuntimeError]
+    assert "understudy failed" in honest_end(client)
+    assert (stage.record.failure, stage.in_flight) == (K.INTERNAL, 0)
+
+
 # --- waiting for somebody who can
 
 
@@ -298,7 +314,11 @@ async def test_answer_that_nobody_takes_up_in_time_ends_honestly(monkeypatch: py
     await stage.pass_time(4.5)
     assert not client.is_closing()
     await stage.pass_time(1.0)
-    assert "gpu0" in honest_end(client)
+    message = honest_end(client)
+    assert message.startswith("the answer broke off: gpu0 broke off in the middle of its answer; gpu0 refused the connection")
+    assert message.count("refused") == 1
+    assert "no backend that could go on came in time" in message
+    assert stage.record.refusal is Refusal.NO_BACKEND
     assert (len(stage.relay.line), stage.in_flight) == (0, 0)
 
 
@@ -351,30 +371,6 @@ async def test_client_that_leaves_leaves_nothing_behind(monkeypatch: pytest.Monk
     await stage.pass_time(25.0)
     assert len(stage.records) == 1
     assert not stage.errors
-
-
-async def test_half_closed_client_gets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *llamas(2))
-    client = await broken(stage)
-    client.end()
-    await stage.pass_time(1.0)
-    await until_asked(stage, 1)
-    await stage.say(1, REST)
-    assert text_of(dechunk(client.data)[1]) == "Hello"
-    assert client.is_closing()
-
-
-async def test_client_that_stops_reading_while_the_answer_goes_on_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *llamas(2), limits=Limits(write_idle_s=10.0))
-    client = await broken(stage)
-    await until_asked(stage, 1)
-    client.is_stuck = True
-    await stage.say(1, stream_head() + chunk(delta("x" * 300_000)))
-    assert stage.engine(1).is_paused
-    await stage.pass_time(11.0)
-    assert (client.is_aborted, stage.engine(1).is_aborted) == (True, True)
-    assert (stage.record.failure, stage.in_flight) == (K.CLIENT_SLOW, 0)
-    assert stage.tally.of("gpu1").failures_total == 0
 
 
 # --- what is remembered
