@@ -33,6 +33,9 @@ PARTIAL_BYTES_MAX = 64 * 1024
 
 # All that Ollama's /v1 lets a client see of its runner's death: an event without a model (golden/ollama/v1_chat_runner_lost.sse).
 NO_MODEL = b'"model":""'
+# In no JSON text: control characters are escaped there (RFC 8259, 7).
+NEVER = b"\x00"
+
 # What nearly every whole answer says; looked at first because it is cheap.
 JSON = b"application/json"
 
@@ -59,6 +62,7 @@ class Answer:
     _delimiter = b""
     _is_chunked = False
     _is_checked = False
+    _lost_mark = NEVER
     _partial = b""
 
     def __init__(self, exchange: "RelayedExchange", attempt: RunningAttempt, now_s: float) -> None:
@@ -107,13 +111,13 @@ class Answer:
             data = self._whole_events(data)
             if not data:
                 return
-        # A comment (a colon first) keeps a connection open but is no progress (engines.md, 2.1).
-        # So does an empty line.
+        # A comment (a colon first) or an empty line keeps a connection open but is no progress (engines.md, 2.1).
         if (data[0] != 58 or b"\ndata" in data) and (data[0] != 10 or data.strip()):
             self.progress_at_s = self._now_s()
         if b'"error"' in data and self._stops_at_error(data):
             return
-        if self._is_checked and self._stops_at_malformed(data):
+        if self._is_checked and (not is_sound(data, self.kind) or self._lost_mark in data):
+            self._stop_at_malformed(data)
             return
         self._keep(data)
         size = len(data)
@@ -217,6 +221,8 @@ class Answer:
         self._keep, self._received = received.keep, received
         # Where nothing depends on it an event that cannot be read passes as it came.
         self._is_checked = self._exchange.may_resume()
+        if self.attempt.engine is EngineKind.OLLAMA:
+            self._lost_mark = NO_MODEL
         if self.attempt.is_assembled:
             self._mode = COLLECTING
             self._exchange.on_content(self.attempt)
@@ -234,7 +240,8 @@ class Answer:
             self.progress_at_s = self._now_s()
         if not data or (b'"error"' in data and self._stops_at_error(data)):
             return
-        if self._stops_at_malformed(data):
+        if not is_sound(data, self.kind) or self._lost_mark in data:
+            self._stop_at_malformed(data)
             return
         self._keep(data)
         self._kept_bytes += len(data)
@@ -343,16 +350,10 @@ class Answer:
         self._stop_at(FailureKind.ERROR_EVENT, data, lambda event: dialect.has_error(path, kind, event))
         return True
 
-    def _stops_at_malformed(self, data: bytes) -> bool:
-        """Whether an event cannot be read: what came before it is passed on, the rest is not."""
-        kind = self.kind
-        is_ollama = self.attempt.engine is EngineKind.OLLAMA
-        if kind is None or (is_sound(data, kind) and not (is_ollama and NO_MODEL in data)):
-            return False
-        self._stop_at(
-            FailureKind.EVENT_MALFORMED, data, lambda event: (is_ollama and NO_MODEL in event) or not is_sound(event, kind)
-        )
-        return True
+    def _stop_at_malformed(self, data: bytes) -> None:
+        """An event cannot be read, or is Ollama's sign of a lost runner: what came before it is passed on, the rest is not."""
+        kind, mark = self.kind, self._lost_mark
+        self._stop_at(FailureKind.EVENT_MALFORMED, data, lambda event: mark in event or not is_sound(event, kind))
 
     def _stop_at(self, failure: FailureKind, data: bytes, is_bad: Callable[[bytes], bool]) -> None:
         end = 0

@@ -87,28 +87,27 @@ def has_error(read_marks: ReadMarks, kind: StreamKind, data: bytes) -> bool:
     """Tell whether an event in `data` reports a failure; only events in which `"error"` occurs are decoded."""
     return any(
         read_event(event, read_marks) == ERROR
-        for event in split(data, kind)
+        for event in split(data, kind or StreamKind.SSE)
         if event.name == b"error" or (event.data is not None and b'"error"' in event.data)
     )
 
 
-def is_sound(data: bytes, kind: StreamKind) -> bool:
+def is_sound(data: bytes, kind: StreamKind | None) -> bool:
     """Tell whether every event in `data`, whole events, is what a client can read: JSON, or the `[DONE]` of OpenAI's API.
 
     For each chunk of a stream that could be continued: half a microsecond for the one event that most of them are.
     """
     if kind is StreamKind.SSE and data.startswith(b"data: {") and data.find(b"\n\n") == len(data) - 2:
-        return _is_readable(data[6:-2])
-    return all(not event.data or event.data.startswith(b"[DONE]") or _is_readable(event.data) for event in split(data, kind))
-
-
-def _is_readable(data: bytes) -> bool:
-    try:
-        _SKIM(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        # Stricter than clients are: NaN, a lone surrogate, an array.
-        return read_json(data) is not None
-    return True
+        try:
+            _SKIM(data[6:-2])
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass  # stricter than clients are: NaN, a lone surrogate
+        else:
+            return True
+    return all(
+        not event.data or event.data.startswith(b"[DONE]") or read_json(event.data) is not None
+        for event in split(data, kind or StreamKind.SSE)
+    )
 
 
 class EventReader:

@@ -3,7 +3,7 @@
 import pytest
 
 from understudy.dialects.contract import Mark, StreamKind
-from understudy.dialects.events import has_error, read_event, read_json
+from understudy.dialects.events import has_error, is_sound, read_event, read_json
 from understudy.dialects.framing import Event
 from understudy.dialects.openai import read_marks
 
@@ -52,3 +52,32 @@ def test_what_engines_write_beside_the_standard_is_read() -> None:
 
 def test_an_error_cut_off_by_the_end_is_no_error_yet() -> None:
     assert not has_error(read_marks, StreamKind.SSE, b'data: {"error":{"mess')
+
+
+SOUND = [
+    b'data: {"a": 1}\n\n',
+    b'data: {"a": NaN}\n\n',
+    b"data: [DONE]\n\n",
+    b": ping\n\n",
+    b"\n",
+    b'event: x\ndata: {"a": [1]}\n\n',
+    b"data:\n\n",
+]
+UNSOUND = [b'data: {"a": [}\n\n', b'data: {"a": "x\n\n', b"data: so\n\n", b'data: {"a": 1}{\n\n', b'data: {"choices": [{"ind\n\n']
+
+
+@pytest.mark.parametrize("event", SOUND)
+def test_what_a_client_can_read_is_sound(event: bytes) -> None:
+    assert is_sound(event, StreamKind.SSE)
+    assert is_sound(event + SOUND[0], StreamKind.SSE)
+
+
+@pytest.mark.parametrize("event", UNSOUND)
+def test_one_event_that_cannot_be_read_is_found_among_others(event: bytes) -> None:
+    assert not is_sound(event, StreamKind.SSE)
+    assert not is_sound(SOUND[0] + event + SOUND[0], StreamKind.SSE)
+
+
+@pytest.mark.parametrize(("lines", "expected"), [(b'{"a": 1}\n\n{"b": 2}\n', True), (b'{"a": 1}\n{"b": \n', False)])
+def test_lines_are_sound_each_by_itself(lines: bytes, expected: bool) -> None:
+    assert is_sound(lines, StreamKind.NDJSON) is expected
