@@ -17,8 +17,10 @@ from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
 from support.daemon import Daemon, backend, settings
+from support.endings import whole_story
 from support.hf_model import write_hf_model
 from support.llama import LlamaServer
+from support.relay_that_cuts import CuttingRelay
 from support.tiny_model import tiny_model
 from support.vllm import VllmServer
 from understudy.core.snapshot import EngineKind
@@ -94,6 +96,33 @@ def test_an_assembled_answer_equals_vllms_whole_one(vllm: VllmServer, path: str,
             assert assembled[0].split(b'"model"')[1] == whole.content.split(b'"model"')[1]
             assert list(json.loads(assembled[0])) == list(whole.json())
             assert assembled[1].decode() == whole.headers["content-type"]
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+@pytest.mark.parametrize("resume", [True, "exact"])
+@pytest.mark.parametrize(
+    "more", [{"max_tokens": TOKENS}, {"stop": ["zozi donu"], "max_tokens": 4 * TOKENS}], ids=["length", "stop"]
+)
+def test_an_answer_that_is_cut_anywhere_goes_on_as_the_same(
+    vllm: VllmServer, tmp_path: Path, path: str, resume: object, more: dict[str, Any]
+) -> None:
+    """By chat, by text and by ids; while vLLM looks for a stop string it sends half tokens."""
+    words: dict[str, Any] = {"messages": [{"role": "user", "content": QUESTION}]} if path == CHAT else {"prompt": QUESTION}
+    body = {"model": "tiny", "temperature": 0, "stream": True, "stream_options": {"include_usage": True}, **words, **more}
+    sections = {"health": {"interval": "60s", "timeout": "3s", "max_fails": 0}, "failover": {"resume": resume, "budget": "100%"}}
+    with CuttingRelay("gpu0", vllm.port) as relay:
+        wanted = settings(backend(relay, "vllm"), backend(vllm, "vllm"), **sections)
+        with Daemon(wanted, tmp_path) as proxy:
+            proxy.wait_condition("up")
+            uncut = whole_story(proxy.ask(path, body))
+            resumed = 0
+            for after in range(2, len(uncut.events) - 4):
+                relay.cut(after)
+                story = whole_story(proxy.ask(path, body))
+                assert (story.text, story.finish) == (uncut.text, uncut.finish), f"cut after {after} events"
+                resumed += bool(story.seams)
+    # Before the first text, which comes late while a stop string is looked for, the request is sent again.
+    assert relay.cuts_done - 3 <= resumed > TOKENS // 2
 
 
 def test_a_prompt_that_is_too_long_is_the_clients_affair(daemon: Daemon) -> None:

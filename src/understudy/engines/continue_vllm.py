@@ -66,6 +66,9 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
         # What is swallowed is half a token, whose probability is told whole.
         return None
     swallow = trimmed or _half_token(cut)
+    if swallow == cut.text and cut.cases:
+        # Nothing else goes on with these cases, and an empty message will not do.
+        swallow = ""
     text = cut.text.removesuffix(swallow)
     # Without the flag, a chat that ends with the assistant was answered by a new turn.
     partial = spoken(cut, text)
@@ -150,11 +153,11 @@ def _half_token(cut: Cut) -> str:
     """
     if not cut.broken.wish.stops or Case.LOGPROBS in cut.cases:
         return ""
-    start = cut.text.rfind(" ")
-    if start < 1 or not cut.text[:start].strip() or len(cut.text) - start > WORD_CHARACTERS_MAX:
+    start = max(0, cut.text.rfind(" "))
+    if len(cut.text) - start > WORD_CHARACTERS_MAX:
         return ""
     is_greedy = cut.ask.get("temperature") == 0
-    return cut.text[start:] if is_greedy or start == len(cut.text) - 1 else ""
+    return cut.text[start:] if is_greedy or cut.text[start:] == " " else ""
 
 
 def _tokens_max(cut: Cut) -> int | None:
