@@ -79,7 +79,7 @@ def told(request: Request) -> dict[str, Any]:
     if "_debug_render_only" in body:
         return {"_debug_info": {"rendered_template": rendered(body["messages"]) if "messages" in body else body["prompt"]}}
     text = rendered(body["messages"]) if "messages" in body else str(body.get("content", body.get("prompt")))
-    return {"prompt": text, "tokens": [ord(character) for character in text], "count": len(text)}
+    return {"prompt": text, "tokens": [ord(character) for character in text], "count": len(text), "max_model_len": 4096}
 
 
 def last_request(stage: Stage, number: int) -> Request:

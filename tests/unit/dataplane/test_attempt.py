@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from support.answers import LAST_CHUNK, chunk, stream_head
+from support.answers import LAST_CHUNK, chunk, sse, stream_head
 from support.continuing import BEGUN, answered, broken, llamas, text_of, until_asked
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, stream_of
 from support.targets import UP, target, targets
@@ -251,6 +251,31 @@ async def test_whole_answer_of_one_of_two_ends_the_other(monkeypatch: pytest.Mon
     await stage.say(1, answered({"choices": []}))
     assert client.data.endswith(b'{"choices": []}')
     assert stage.engine(0).is_aborted
+    assert (stage.in_flight, kinds(stage)) == (0, [K.HEDGE_LOST, None])
+
+
+async def test_clients_own_fault_is_told_by_whoever_finds_it_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = hedging(monkeypatch)
+    client = await stage.ask(chat())
+    await stage.pass_time(1.2)
+    await stage.say(1, answered({"error": {"message": "yours"}}, 400))
+    assert client.data.startswith(b"HTTP/1.1 400 ")
+    assert stage.engine(0).is_aborted
+    assert (stage.in_flight, kinds(stage)) == (0, [K.HEDGE_LOST, None])
+
+
+async def test_of_two_answers_that_are_put_together_the_first_content_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, *llamas(2), failover=HEDGED)
+    for _ in range(30):
+        stage.tally.of("gpu0").pace.add(60, USUAL_S)
+    client = await stage.ask(chat(stream=False, messages=[{"role": "user", "content": "x"}]))
+    await stage.pass_time(1.2)
+    usage = sse({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}})
+    await stage.say(1, stream_head() + chunk(delta("Hel")))
+    assert stage.engine(0).is_aborted
+    assert client.data == b""
+    await stage.say(1, chunk(delta("lo") + FINISH + usage + DONE) + LAST_CHUNK)
+    assert b'"content":"Hello"' in client.data
     assert (stage.in_flight, kinds(stage)) == (0, [K.HEDGE_LOST, None])
 
 

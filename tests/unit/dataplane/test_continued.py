@@ -364,3 +364,26 @@ async def test_mistake_of_our_own_in_the_middle_ends_one_exchange(monkeypatch: p
     assert client.is_closing()
     assert stage.engine(1).is_aborted
     assert (stage.record.failure, stage.in_flight) == (K.INTERNAL, 0)
+
+
+async def test_next_request_on_the_connection_is_answered_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, *llamas(2))
+    client = await broken(stage)
+    await until_asked(stage, 1)
+    client.feed(request("GET", "/healthz"))
+    await stage.say(1, REST)
+    assert client.data.endswith(b"\r\n\r\nOK\n")
+    assert not client.is_closing()
+
+
+async def test_answer_goes_on_while_the_daemon_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, *llamas(2))
+    client = await stage.ask(chat())
+    await stage.say(0, BEGUN)
+    stage.relay.stop_taking()
+    stage.engine(0).lose(ConnectionResetError())
+    await settle()
+    await until_asked(stage, 1)
+    await stage.say(1, REST)
+    assert text_of(dechunk(client.data)[1]) == "Hello"
+    assert client.is_closing()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from support.answers import LAST_CHUNK, chunk, sse, stream_head
-from support.continuing import BEGUN, LLAMA, OLLAMA, answered, last_request, llamas, text_of
+from support.continuing import BEGUN, LLAMA, OLLAMA, answered, last_request, llamas, text_of, until_asked
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, request
 from support.targets import DOWN, UP, target, targets
 from support.transports import settle
@@ -109,6 +109,30 @@ async def test_client_that_asked_for_ids_itself_gets_them(monkeypatch: pytest.Mo
     told = sse({"choices": [{"index": 0, "delta": {"content": "a"}, "token_ids": [3]}]})
     await stage.say(0, stream_head() + chunk(told + FINISH + DONE) + LAST_CHUNK)
     assert dechunk(client.data)[1] == told + FINISH + DONE
+
+
+async def test_answer_goes_on_by_the_very_tokens_where_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, *targets(3), failover=FailoverRules(resume=Resume.EXACT))
+    client = await stage.ask(chat())
+    prompt, ids = [ord(one) for one in "<assistant>"], [ord(one) for one in "Hel"]
+
+    def piece(text: str, **more: object) -> bytes:
+        return sse({"choices": [{"index": 0, "delta": {"content": text}, "token_ids": [ord(one) for one in text]}], **more})
+
+    await stage.say(0, stream_head() + chunk(piece("", prompt_token_ids=prompt)) + chunk(piece("Hel")))
+    stage.engine(0).lose(ConnectionResetError())
+    await settle()
+    asked = await until_asked(stage, 1)
+    assert (asked.path, asked.body["prompt"], asked.body["return_token_ids"]) == ("/v1/completions", prompt + ids, True)
+    text = sse({"choices": [{"index": 0, "text": "lo", "token_ids": [ord("l"), ord("o")], "finish_reason": None}]})
+    await stage.say(1, stream_head() + chunk(text))
+    stage.engine(1).lose(ConnectionResetError())
+    await settle()
+    assert (await until_asked(stage, 2)).body["prompt"] == [*prompt, *ids, ord("l"), ord("o")]
+    end = sse({"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]})
+    await stage.say(2, stream_head() + chunk(end + DONE) + LAST_CHUNK)
+    body = dechunk(client.data)[1]
+    assert (text_of(body), b"token_ids" in body, dechunk(client.data)[2]) == ("Hello", False, True)
 
 
 # --- whole answers asked for as streams
