@@ -4,13 +4,20 @@ What it got is judged by simulation.invariants.
 """
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from simulation.language import BY_PATH, MalformedError, Speech
 from simulation.network import Network
 from simulation.response import Response, ResponseReader
 from simulation.wire import End
+from simulation.writing import Matter, question
+
+# More than any answer has.
+TOKENS_MAX = 2000
+TOOL = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {"type": "object"}}}
 
 
 class Leaving(StrEnum):
@@ -36,7 +43,7 @@ class Wanted(StrEnum):
 
 @dataclass
 class Asked:
-    """One request. `sent_at_s` is when its last byte left the client."""
+    """One request. `sent_at_s` is when its last byte left the client; `stop` "" for none, `tokens_max` 0 for no bound."""
 
     tag: str
     wanted: Wanted
@@ -44,29 +51,65 @@ class Asked:
     model: str = "m"
     is_http10: bool = False
     is_last: bool = False
+    matter: Matter = Matter.PLAIN
+    words: int = 5
+    tokens_max: int = 0
+    stop: str = ""
+    choices: int = 1
+    wants_usage: bool = False
+    wants_logprobs: bool = False
+    declines_resume: bool = False
+    key: str = ""
+    priority: str = ""
     sent_at_s: float = 0.0
 
     @property
     def speech(self) -> Speech:
         """The dialect in which it is asked."""
-        return BY_PATH["/api/chat"] if self.path.startswith("/api/") else BY_PATH.get(self.path, BY_PATH["/v1/chat/completions"])
+        return BY_PATH["/api/chat"] if self.path == "/api/version" else BY_PATH[self.path]
 
     @property
     def is_generating(self) -> bool:
         """Whether it may be repeated."""
         return self.wanted in (Wanted.STREAM, Wanted.WHOLE)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but text is asked for."""
+        return self.matter is Matter.PLAIN and self.choices == 1 and not self.wants_logprobs
+
+    def body(self) -> bytes:
+        """Return the request's body."""
+        asked = question(self.tag, self.matter, self.words)
+        ask: dict[str, Any] = {"model": self.model, "stream": self.wanted is not Wanted.WHOLE}
+        ask |= {"messages": [{"role": "user", "content": asked}]} if self.speech.is_chat else {"prompt": asked}
+        stops = [self.stop] if self.stop else []
+        if self.speech.kind == "ollama":
+            options: dict[str, Any] = {"num_predict": self.tokens_max} if self.tokens_max else {}
+            ask |= {"options": options | ({"stop": stops} if stops else {})}
+            ask |= {"format": "json"} if self.matter is Matter.JSON else {}
+        else:
+            # Engines have bounds of their own for the others.
+            bound = self.tokens_max or (0 if self.path == "/v1/chat/completions" else TOKENS_MAX)
+            ask |= {"max_tokens": bound} if bound else {}
+            ask |= {"stop_sequences" if self.speech.kind == "anthropic" else "stop": stops} if stops else {}
+            ask |= {"response_format": {"type": "json_object"}} if self.matter is Matter.JSON else {}
+        ask |= {"tools": [TOOL]} if self.matter is Matter.CALL else {}
+        ask |= {"n": self.choices} if self.choices > 1 else {}
+        ask |= {"logprobs": 1 if self.path == "/v1/completions" else True} if self.wants_logprobs else {}
+        ask |= {"stream_options": {"include_usage": True}} if self.wants_usage else {}
+        return json.dumps(ask).encode()
+
     def raw(self, *, is_chunked: bool = False) -> bytes:
         """Return the request's bytes."""
         minor = b"0" if self.is_http10 else b"1"
-        extra = b"X-Request-ID: %b\r\n" % self.tag.encode()
-        extra += b"Connection: close\r\n" if self.is_last else b"Connection: keep-alive\r\n" if self.is_http10 else b""
+        extra = self._fields()
         gets = {Wanted.LISTING: b"/v1/models", Wanted.HEALTHZ: b"/healthz", Wanted.PLAIN: b"/api/version"}
         if self.wanted is Wanted.MALFORMED:
             return b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"
         if self.wanted in gets:
             return b"GET %b HTTP/1.%b\r\nHost: sim\r\n%b\r\n" % (gets[self.wanted], minor, extra)
-        body = self.speech.question(self.model, self.tag, is_streaming=self.wanted is not Wanted.WHOLE)
+        body = self.body()
         if self.wanted is Wanted.WRONG_BODY:
             body = body[:-9]
         start = b"POST %b HTTP/1.%b\r\nHost: sim\r\nContent-Type: application/json\r\n%b" % (self.path.encode(), minor, extra)
@@ -75,6 +118,14 @@ class Asked:
             pieces = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (body[:half], body[half:]))
             return start + b"Transfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n"
         return start + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    def _fields(self) -> bytes:
+        lines = [f"X-Request-ID: {self.tag}"]
+        lines += ["Connection: close"] if self.is_last else ["Connection: keep-alive"] if self.is_http10 else []
+        lines += ["X-Understudy-No-Resume: 1"] if self.declines_resume else []
+        lines += [f"X-Understudy-Priority: {self.priority}"] if self.priority else []
+        lines += [f"Authorization: Bearer {self.key}"] if self.key else []
+        return "".join(f"{line}\r\n" for line in lines).encode()
 
 
 @dataclass

@@ -5,40 +5,58 @@ play can compare it with what the clients got.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from simulation.faults import Answering, Behaviour, Fault, Step, make_steps
+from simulation.faults import Answering, Behaviour, Fault, Step, make_steps, make_told
 from simulation.network import Door, Machine, Network
 from simulation.virtual_loop import VirtualLoop
 from simulation.wire import End
+from simulation.writing import KINDS, Make, asks_nothing, bytes_of, dialect_of, goes_on
+from support.answers import whole
+from support.breaks import Utterance
+from understudy.core.snapshot import EngineKind
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 TAG = re.compile(rb"\r\nx-request-id: *(\S+)\r\n", re.IGNORECASE)
 
 
+# What is no path of a dialect's: any request that generates nothing.
+PLAIN = Utterance((), (), (), (), whole={"version": "1"})
+NOT_FOUND = bytes_of(whole(404, {"detail": "Not Found"}))
+REFUSAL = whole(400, {"error": {"code": 400, "message": "Cannot continue this message.", "type": "invalid_request_error"}})
+
+
 @dataclass
 class Call:
-    """One request as an engine saw it. `text_pieces` is how many tokens its answer has; `is_sent`: all of it was sent."""
+    """One request as an engine saw it. `text_pieces` is how many pieces its answer has; `is_sent`: all of it was sent.
+
+    `is_question`: it generates nothing; `goes_on`: it is to continue an answer; `is_refused`: as a fault of the request.
+    """
 
     tag: str
-    generation: str
     behaviour: Behaviour
     text_pieces: int = 0
+    is_question: bool = False
+    goes_on: bool = False
+    is_refused: bool = False
     is_sent: bool = False
+    begun_at_s: float = 0.0
     ended_at_s: float = 0.0
 
 
 @dataclass
 class Temper:
-    """How an engine behaves: faults with their weights, and how long its answers are."""
+    """How an engine behaves: faults with their weights, how fast and how long its events are, what it continues."""
 
     faults: dict[Fault, float] = field(default_factory=lambda: {Fault.NONE: 1.0})
-    pieces_max: int = 12
     gap_s: float = 0.05
     piece_bytes: int = 0
+    refuses_to_go_on: bool = False
+    make: Make = Make.OLLAMA
 
 
 class Engine:
@@ -55,7 +73,9 @@ class Engine:
         self.is_loading = False
         self.is_frozen = False
         self.lost_models = False
-        self.blameworthy = 0
+        self.dialect = dialect_of(temper.make)
+        # What its own figures would show: how much it has written.
+        self.written = 0
         self._thawing: list[Callable[[], None]] = []
         network.machines[host, 8000] = self.machine
 
@@ -95,7 +115,7 @@ class Engine:
 
     def heal(self) -> None:
         """From now on nothing fails."""
-        self.temper = Temper()
+        self.temper = Temper(make=self.temper.make)
         self.lost_models = False
         self.start()
 
@@ -108,28 +128,34 @@ class Engine:
 
     # --- for its connections
 
-    def begin(self, tag: str, path: str, body: bytes, *, is_streaming: bool) -> tuple[Call, list[Step]]:
+    def begin(self, tag: str, path: str, body: bytes) -> tuple[Call, list[Step]]:
         """Decide how to answer a request."""
+        ask = json.loads(body) if body else {}
         faults, weights = list(self.temper.faults), list(self.temper.faults.values())
         fault = self.dice.choices(faults, weights)[0]
-        behaviour = Behaviour(fault)
-        call = Call(tag, f"{self.name}.{len(self.calls)}", behaviour)
+        call = Call(tag, Behaviour(fault), is_question=asks_nothing(path, ask), goes_on=bool(body) and goes_on(ask))
+        call.begun_at_s = self.loop.time()
         self.calls.append(call)
         if fault.is_blamed:
             self.machine.faults += 1
-        answering = Answering(
-            tag,
-            call.generation,
-            path,
-            is_streaming,
-            self.dice,
-            self.temper.pieces_max,
-            self.temper.gap_s,
-            self.temper.piece_bytes,
-        )
-        steps = make_steps(fault, answering)
-        call.text_pieces = answering.pieces
-        return call, steps
+        answer = self.dialect.answer(path, ask) if body else PLAIN
+        if self.temper.refuses_to_go_on and call.goes_on:
+            answer = REFUSAL
+        is_generated = isinstance(answer, Utterance)
+        utterance = answer if isinstance(answer, Utterance) else PLAIN
+        is_streaming = body != b"" and bool(ask.get("stream", path.startswith("/api/")))
+        answering = Answering(tag, path, is_streaming, self.dice, self.temper.gap_s, utterance, self.temper.piece_bytes)
+        call.text_pieces = len(utterance.pieces)
+        if is_generated:
+            return call, make_steps(fault, answering)
+        told = bytes_of(answer) if answer is not None and not isinstance(answer, Utterance) else NOT_FOUND
+        call.is_refused = not told.startswith(b"HTTP/1.1 200")
+        return call, make_told(fault, told, answering)
+
+    @property
+    def kind(self) -> EngineKind:
+        """The software."""
+        return KINDS[self.temper.make]
 
     def _accept(self) -> asyncio.Protocol:
         if self.is_frozen:
@@ -193,8 +219,8 @@ class EngineConnection(asyncio.Protocol):
         tag = TAG.search(head)
         assert tag is not None, f"a request without an id reached an engine: {head!r}"
         path = head.split(b" ")[1].decode()
-        body = rest[:size]
-        self.call, self._steps = self._engine.begin(tag[1].decode(), path, body, is_streaming=b'"stream": true' in body)
+        body = rest[:size] if head.startswith(b"POST") else b""
+        self.call, self._steps = self._engine.begin(tag[1].decode(), path, body)
         self._play()
 
     def _play(self) -> None:
@@ -211,6 +237,7 @@ class EngineConnection(asyncio.Protocol):
             return
         step = self._steps.pop(0)
         if step.data:
+            self._engine.written += 1
             self.end.write(step.data)
         if step.is_reset:
             self.end.reset()

@@ -4,15 +4,19 @@ Called by simulation.engine. `Fault.is_blamed` tells which of them may count aga
 daemon to blaming nobody for anything else.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-from simulation.language import BY_PATH, SPEECHES, Speech, token
+from simulation.language import BY_PATH, SPEECHES, Speech
+from support.answers import SSE, chunk
+from support.breaks import CHARACTER, Utterance
 
 # Longer than any deadline of a simulated plan.
 FOREVER_S = 100_000.0
+COMMENT = b": still here\n\n"
 
 Say = Callable[[bytes], None]
 
@@ -48,6 +52,10 @@ class Fault(Enum):
     OPENING_THEN_END = ("opening_then_end", True)
     CUT = ("cut", True)
     CUT_IN_AN_EVENT = ("cut_in_an_event", True)
+    CUT_IN_A_CHARACTER = ("cut_in_a_character", True)
+    CUT_IN_A_CHUNK = ("cut_in_a_chunk", True)
+    LATE_END = ("late_end", True)
+    MALFORMED_EVENT = ("malformed_event", True)
     RESET = ("reset", True)
     UNFINISHED = ("unfinished", True)
     ERROR_INSIDE = ("error_inside", True)
@@ -67,6 +75,10 @@ BREAKING_LATE = frozenset(
     {
         Fault.CUT,
         Fault.CUT_IN_AN_EVENT,
+        Fault.CUT_IN_A_CHARACTER,
+        Fault.CUT_IN_A_CHUNK,
+        Fault.LATE_END,
+        Fault.MALFORMED_EVENT,
         Fault.RESET,
         Fault.UNFINISHED,
         Fault.ERROR_INSIDE,
@@ -100,29 +112,45 @@ class Step:
     is_hanging: bool = False
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Answering:
-    """What an answer is made of; `pieces`, how many tokens it has, is filled in by `make_steps`."""
+    """What an answer is made of. `piece_bytes` more stand in each of its events, where no reader looks."""
 
     tag: str
-    generation: str
     path: str
     is_streaming: bool
     dice: Random
-    pieces_max: int
     gap_s: float
-    piece_bytes: int
-    pieces: int = 0
+    utterance: Utterance
+    piece_bytes: int = 0
 
     @property
     def speech(self) -> Speech:
         """The dialect of the path."""
         return BY_PATH["/api/chat"] if self.path.startswith("/api/") else BY_PATH.get(self.path, SPEECHES[0])
 
+    @property
+    def is_ndjson(self) -> bool:
+        """Whether an event is a line."""
+        return self.utterance.content_type != SSE
+
+
+def make_told(fault: Fault, data: bytes, answering: Answering) -> list[Step]:
+    """Return the steps of an answer to a question of our own, `data` when nothing goes wrong."""
+    early = _early(fault, answering)
+    if early is not None:
+        return early
+    after_s = answering.dice.choice((0.0, 0.02))
+    if fault in BREAKING_LATE:
+        cut = answering.dice.randrange(len(data))
+        return [Step(after_s, data[:cut], is_reset=fault is Fault.RESET, is_close=fault is not Fault.RESET)]
+    if fault in (Fault.OPENING_THEN_SILENCE, Fault.STALLS):
+        return [Step(FOREVER_S)]
+    return [Step(after_s, data, is_close=fault is Fault.CLOSES_AFTERWARDS)]
+
 
 def make_steps(fault: Fault, answering: Answering) -> list[Step]:
     """Return the steps of one answer."""
-    answering.pieces = answering.dice.randint(1, answering.pieces_max)
     early = _early(fault, answering)
     if early is not None:
         return early
@@ -174,15 +202,10 @@ def _told(fault: Fault, answering: Answering, after_s: float) -> list[Step] | No
     return [Step(after_s, head + body)]
 
 
-def _texts(answering: Answering) -> list[str]:
-    filling = "x" * answering.piece_bytes
-    return [filling + token(answering.tag, answering.generation, place) for place in range(answering.pieces)]
-
-
 def _whole(fault: Fault, answering: Answering) -> list[Step]:
     """An answer in one body. Faults that need a stream become a cut."""
-    speech, dice = answering.speech, answering.dice
-    body = speech.whole("".join(_texts(answering)))
+    dice = answering.dice
+    body = _padded(json.dumps(answering.utterance.whole, ensure_ascii=False).encode(), answering.piece_bytes)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
     after_s = dice.choice((0.0, 0.05, 0.5))
     if fault in (Fault.NONE, Fault.SLOW, Fault.COMMENTS_FIRST, Fault.INTERIM):
@@ -201,31 +224,37 @@ def _whole(fault: Fault, answering: Answering) -> list[Step]:
     return [Step(after_s, head), Step(after_s, body[:cut], is_close=fault is not Fault.RESET, is_reset=fault is Fault.RESET)]
 
 
+def _padded(event: bytes, size: int) -> bytes:
+    """Make an event longer by what no reader looks at."""
+    return event.replace(b"{", b'{"pad":"%b",' % (b"x" * size), 1) if size else event
+
+
 def _stream(fault: Fault, answering: Answering) -> list[Step]:
     """An answer event by event, in chunks or until the close."""
-    speech, dice = answering.speech, answering.dice
-    if speech.kind == "ollama" and fault in SIGNS_OF_LIFE:
+    said, dice = answering.utterance, answering.dice
+    if answering.is_ndjson and fault in SIGNS_OF_LIFE:
         fault = SIGNS_OF_LIFE[fault]
     is_chunked = fault is not Fault.UNTIL_CLOSE
     gap_s = answering.gap_s * (5.0 if fault is Fault.SLOW else dice.choice((0.0, 0.1, 1.0)))
     closing = b"Connection: close\r\n" if fault in (Fault.UNTIL_CLOSE, Fault.CLOSES_AFTERWARDS) else b""
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" if fault is Fault.INTERIM else b""
-    steps = [Step(dice.choice((0.0, 0.01, 0.3)), interim + _stream_head(speech, closing, is_chunked=is_chunked))]
+    head = interim + _stream_head(said.content_type.encode(), closing, is_chunked=is_chunked)
+    steps = [Step(dice.choice((0.0, 0.01, 0.3)), head)]
 
     def say(event: bytes) -> None:
-        steps.append(Step(gap_s, b"%x\r\n%b\r\n" % (len(event), event) if is_chunked else event))
+        steps.append(Step(gap_s, chunk(event) if is_chunked else event))
 
     if fault is Fault.COMMENTS_FIRST:
-        say(speech.comment())
-    for event in speech.opening():
+        say(COMMENT)
+    for event in said.opening:
         say(event)
-    if _breaks_before_content(fault, say, steps, speech):
+    if _breaks_before_content(fault, say, steps, said):
         return steps
-    pieces = [speech.piece(text) for text in _texts(answering)]
+    pieces = [_padded(event, answering.piece_bytes) for event in said.pieces]
     if fault in BREAKING_LATE:
         _break_late(fault, pieces, say, steps, answering)
         return steps
-    for event in (*pieces, *speech.finish()):
+    for event in (*pieces, *said.closing):
         say(event)
     if fault is Fault.NO_LAST_CHUNK:
         steps.append(Step(FOREVER_S))
@@ -237,16 +266,17 @@ def _stream(fault: Fault, answering: Answering) -> list[Step]:
     return steps
 
 
-def _stream_head(speech: Speech, closing: bytes, *, is_chunked: bool) -> bytes:
+def _stream_head(media_type: bytes, closing: bytes, *, is_chunked: bool) -> bytes:
     framing = b"Transfer-Encoding: chunked\r\n" if is_chunked else b""
-    return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%b%b\r\n" % (speech.media_type, framing, closing)
+    return b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%b%b\r\n" % (media_type, framing, closing)
 
 
-def _breaks_before_content(fault: Fault, say: Say, steps: list[Step], speech: Speech) -> bool:
+def _breaks_before_content(fault: Fault, say: Say, steps: list[Step], said: Utterance) -> bool:
     if fault is Fault.OPENING_THEN_SILENCE:
         steps.append(Step(FOREVER_S))
     elif fault is Fault.OPENING_THEN_ERROR:
-        say(speech.error_event("it broke"))
+        for event in said.errors:
+            say(event)
         steps.append(Step(0.0, b"0\r\n\r\n"))
     elif fault is Fault.OPENING_THEN_END:
         steps.append(Step(0.0, b"0\r\n\r\n"))
@@ -256,29 +286,43 @@ def _breaks_before_content(fault: Fault, say: Say, steps: list[Step], speech: Sp
 
 
 def _break_late(fault: Fault, pieces: list[bytes], say: Say, steps: list[Step], answering: Answering) -> None:
-    speech, dice = answering.speech, answering.dice
-    said = dice.randrange(len(pieces) + 1)
-    for event in pieces[:said]:
+    """Say some of it, then break: with bytes of the next event, with events of the engine's own, or with none."""
+    said, dice = answering.utterance, answering.dice
+    after = dice.randrange(len(pieces) + 1)
+    for event in pieces[:after]:
         say(event)
-    if fault is Fault.CUT_IN_AN_EVENT and said < len(pieces):
-        event = pieces[said]
-        say(event[: dice.randrange(1, len(event) - 1)])
+    following = [*pieces, *said.closing, COMMENT][after]
+    if fault is Fault.CUT_IN_AN_EVENT:
+        say(following[: dice.randrange(1, len(following) - 1)])
+    elif fault is Fault.CUT_IN_A_CHARACTER:
+        # Of a character of four bytes, which stands in the last quoted text of the event.
+        cut = following.rindex(b'"') if b'"' in following else len(following) - 2
+        say(following[:cut] + CHARACTER[: dice.randint(1, 3)])
+    elif fault is Fault.CUT_IN_A_CHUNK:
+        whole = chunk(following)
+        steps.append(Step(0.0, whole[: dice.randrange(1, len(whole) - 1)]))
     elif fault in (Fault.ERROR_INSIDE, Fault.ERROR_BEFORE_DONE):
-        say(speech.error_event("it broke"))
-    if fault is Fault.STALLS:
-        steps.append(Step(FOREVER_S))
-    elif fault is Fault.COMMENTS_ONLY:
-        comment = speech.comment()
-        steps += [Step(0.5, b"%x\r\n%b\r\n" % (len(comment), comment)) for _ in range(100)]
-        steps.append(Step(FOREVER_S))
-    elif fault is Fault.BAD_CHUNK:
-        steps.append(Step(0.0, b"zz\r\nno chunk\r\n"))
-        steps.append(Step(FOREVER_S))
-    elif fault is Fault.ERROR_BEFORE_DONE:
-        for event in speech.finish():
+        for event in said.errors:
             say(event)
-        steps.append(Step(0.0, b"0\r\n\r\n"))
-    elif fault is Fault.UNFINISHED or (fault is Fault.ERROR_INSIDE and dice.random() < 0.5):
-        steps.append(Step(0.0, b"0\r\n\r\n"))
-    else:
-        steps.append(Step(0.0, is_reset=fault is Fault.RESET, is_close=fault is not Fault.RESET))
+    elif fault is Fault.MALFORMED_EVENT:
+        say(b'{"model": "ti\n' if answering.is_ndjson else b'data: {"id": "chatcmpl-1", "choices": [{"ind\n\n')
+    steps += _last_steps(fault, answering)
+
+
+def _last_steps(fault: Fault, answering: Answering) -> list[Step]:
+    end = Step(0.0, b"0\r\n\r\n")
+    # Ollama swallows its errors in /v1 and ends without [DONE].
+    is_told = b'"error"' in b"".join(answering.utterance.errors)
+    comment = [] if answering.is_ndjson else [Step(0.0, chunk(b":\n\n"))]
+    by_fault = {
+        Fault.STALLS: [Step(FOREVER_S)],
+        Fault.COMMENTS_ONLY: [*(Step(0.5, chunk(COMMENT)) for _ in range(100)), Step(FOREVER_S)],
+        Fault.BAD_CHUNK: [Step(0.0, b"zz\r\nno chunk\r\n"), Step(FOREVER_S)],
+        Fault.ERROR_BEFORE_DONE: [*(Step(0.0, chunk(event)) for event in answering.utterance.closing if is_told), end],
+        Fault.LATE_END: [Step(0.3), *comment, Step(0.0, is_close=True)],
+        Fault.UNFINISHED: [end],
+        Fault.MALFORMED_EVENT: [end],
+        Fault.ERROR_INSIDE: [end if answering.dice.random() < 0.5 else Step(0.0, is_close=True)],
+        Fault.RESET: [Step(0.0, is_reset=True)],
+    }
+    return by_fault.get(fault, [Step(0.0, is_close=True)])

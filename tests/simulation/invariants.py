@@ -9,13 +9,20 @@ from collections import Counter
 
 from simulation.client import Asked, Client, Leaving, Wanted
 from simulation.engine import Call
-from simulation.language import TOKEN, MalformedError, tokens_of
+from simulation.language import MalformedError, Said
 from simulation.response import Response
-from simulation.stage import USABLE, Stage
-from understudy.core.exchange import BREAKING, BROKEN_MAX
+from simulation.rightness import compare
+from simulation.stage import Stage
+from simulation.watching import USABLE, Turn
+from simulation.writing import GOES_ON
+from understudy.core.exchange import BREAKING, BROKEN_MAX, FREE
 from understudy.core.record import ExchangeRecord
+from understudy.core.resume import BARREN_MAX
+from understudy.core.snapshot import Resume
 from understudy.errors import MEANING, Blame, FailureKind
 
+# Attempts to go on that say nothing of the answer that is to be continued.
+UNHARMED = FREE | {FailureKind.STALE_REUSE, FailureKind.RESUME_REFUSED}
 # How long after a client's leaving has reached us its engine may still be at work.
 LEFT_S_MAX = 1.0
 # What the sweeping of deadlines, latencies and turns of the loop may add to a bound.
@@ -63,7 +70,7 @@ class Judge:
             return
         try:
             if asked.wanted in (Wanted.STREAM, Wanted.WHOLE, Wanted.UNKNOWN_MODEL) and response.status < 300:
-                self._judge_tokens(client, asked, response)
+                self._judge_text(client, asked, response)
             elif response.status >= 400:
                 self._judge_error(client, asked, response)
             elif not response.is_whole and not client.left_at_s and not client.is_reset:
@@ -85,65 +92,47 @@ class Judge:
             and asked is not client.asked[0]
         )
 
-    def _judge_tokens(self, client: Client, asked: Asked, response: Response) -> None:
-        tag = asked.tag
+    def _judge_text(self, client: Client, asked: Asked, response: Response) -> None:
         # A backend whose list is not known yet may be asked for any model.
-        if asked.wanted is not Wanted.WHOLE:
-            body = response.body
-            if client.left_at_s and not response.is_whole:
-                body = (
-                    body[: body.rfind(asked.speech.delimiter) + len(asked.speech.delimiter)]
-                    if asked.speech.delimiter in body
-                    else b""
-                )
-            said = asked.speech.read_stream(body)
-            text, is_complete, has_error = said.text, said.is_finished, said.has_error
+        if asked.wanted is Wanted.WHOLE:
+            said = asked.speech.read_whole(response.body) if response.is_whole else Said()
         else:
-            text = asked.speech.read_whole(response.body) if response.is_whole else ""
-            is_complete, has_error = response.is_whole, False
-        tokens = tokens_of(text)
-        generations = {generation for _, generation, _ in tokens}
-        if any(owner != tag for owner, _, _ in tokens):
-            self.say("nobody else's tokens", f"{tag} got {tokens[:5]}")
-        if len(generations) > 1:
-            self.say("one answer only", f"{tag} got tokens of {sorted(generations)}")
-        if [place for _, _, place in tokens] != list(range(len(tokens))):
-            self.say("no token lost or doubled", f"{tag} got places {[place for _, _, place in tokens]}")
-        self._judge_end(client, asked, response, tokens, is_complete=is_complete, has_error=has_error)
+            body, delimiter = response.body, asked.speech.delimiter
+            if client.left_at_s and not response.is_whole:
+                body = body[: body.rfind(delimiter) + len(delimiter)] if delimiter in body else b""
+            said = asked.speech.read_stream(body)
+        record = self.records[asked.tag][1] if asked.tag in self.records else None
+        first = record.backend if record is not None else ""
+        if first and record is not None:
+            make = self.stage.makes[first]
+            last = max((call for call in self.calls.get(asked.tag, ()) if not call.is_question), key=lambda call: call.begun_at_s)
+            for invariant, what in compare(asked, said, make, record, ends_well=not last.behaviour.fault.is_blamed):
+                self.say(invariant, f"{asked.tag} ({asked.path}, {make}, {asked.wanted}): {what}")
+        elif said.has_content and record is not None:
+            self.say("nobody else's text", f"{asked.tag} got {said.text[:100]!r}, and no backend gave it")
+        self._judge_end(client, asked, response, said)
 
-    def _judge_end(
-        self,
-        client: Client,
-        asked: Asked,
-        response: Response,
-        tokens: list[tuple[str, str, int]],
-        *,
-        is_complete: bool,
-        has_error: bool,
-    ) -> None:
+    def _judge_end(self, client: Client, asked: Asked, response: Response, said: Said) -> None:
         tag = asked.tag
         record = self.records[tag][1] if tag in self.records else None
-        if response.is_whole and has_error and not response.lasts_until_close:
+        if response.is_whole and said.has_error and not response.lasts_until_close:
             self.say("a cut stream is told", f"{tag} had an error event and still a last chunk")
-        if response.is_whole and not is_complete and not has_error:
+        if response.is_whole and not said.is_finished and not said.has_error:
             self.say("what looks whole is whole", f"{tag} ended like a whole answer without its terminator")
-        if is_complete:
-            wanted = next(
-                (call.text_pieces for call in self.calls.get(tag, []) if tokens and call.generation == tokens[0][1]), None
-            )
-            if wanted is not None and len(tokens) != wanted:
-                self.say("what looks whole is whole", f"{tag} got {len(tokens)} of {wanted} tokens and the terminator")
-            if wanted is None:
-                self.say("what looks whole is whole", f"{tag} got a terminator and no token")
-        if client.left_at_s or is_complete:
+        if client.left_at_s or said.is_finished:
             return
-        is_told = (
-            has_error or client.is_reset or (not response.is_whole and bool(client.lost_at_s) and not response.lasts_until_close)
-        )
-        if not is_told:
+        is_told = said.has_error or client.is_reset or (not response.is_whole and bool(client.lost_at_s))
+        if not is_told or (response.lasts_until_close and not said.has_error and not client.is_reset):
             self.say("a cut stream is told", f"{tag} just ends")
-        if record is not None and record.failure is None:
+        if record is None:
+            return
+        if record.failure is None:
             self.say("a cut stream is told", f"{tag} was cut and the record says that all is well")
+        is_committed = said.has_content and said.has_error and asked.speech.kind == "openai"
+        if is_committed and said.code != "stream_interrupted":
+            self.say("a cut stream is told", f"{tag} was told {said.code!r}")
+        if said.has_content and not said.has_error and record.failure is not FailureKind.CLIENT_SLOW and not client.is_reset:
+            self.say("a cut stream is told", f"{tag} broke off without an error event ({record.failure})")
 
     def _judge_error(self, client: Client, asked: Asked, response: Response) -> None:
         if not response.is_whole:
@@ -169,19 +158,37 @@ class Judge:
         stage = self.stage
         for what in (*stage.violations, *stage.tally.violations):
             self.say("attempts", what)
+        for what in stage.budget.violations:
+            self.say("the retry budget holds", what)
+        for what in stage.line.violations:
+            self.say("the line is bounded", what)
         flagged = Counter(
             name for _, record in stage.records if record.is_last_resort for name in {one.backend for one in record.attempts}
         )
         for name, count in Counter(stage.tally.begun_unusable).items():
             if count > flagged[name]:
                 self.say("no attempt to a backend known down", f"{name}: {count} attempts, {flagged[name]} of a last resort")
-        for tag, writes in stage.writes.items():
+        for tag, sends in stage.sends.items():
             at = self.records.get(tag)
+            # A means that an engine refuses is followed by another one, within the same attempt.
+            refused = sum(1 for call in self.calls.get(tag, ()) if call.goes_on and not call.is_question)
             if at is None:
                 self.say("each try is in the record", f"{tag} reached an engine and has no record")
-            elif len(writes) > len(at[1].attempts) + stage.reused_writes.get(tag, 0):
-                self.say("each try is in the record", f"{tag} was sent {len(writes)} times, {len(at[1].attempts)} in the record")
+            elif sends > len(at[1].attempts) + stage.reused_sends[tag] + refused:
+                self.say("each try is in the record", f"{tag} was sent {sends} times, {len(at[1].attempts)} in the record")
+        self._judge_resumes()
         self._judge_blame()
+
+    def _judge_resumes(self) -> None:
+        """Nobody goes on with an answer that may not be continued, and a seam that the client sees is in the record."""
+        is_off = self.stage.published.current.plan.failover.resume is Resume.OFF
+        asked_by_tag = {asked.tag: asked for client in self.stage.clients for asked in client.asked}
+        for tag, calls in self.calls.items():
+            asked, at = asked_by_tag.get(tag), self.records.get(tag)
+            if asked is None or not (asked.declines_resume or is_off):
+                continue
+            if any(call.goes_on for call in calls) or (at is not None and at[1].seams):
+                self.say("who declines is not resumed", f"{tag}: {at[1].seams if at else ()}")
 
     def _judge_blame(self) -> None:
         faults: Counter[str] = Counter()
@@ -236,13 +243,58 @@ class Judge:
                 record = self.records[asked.tag][1]
                 # What a client does not read it cannot show.
                 is_reading = client.habit.stops_reading_after < 0 and not client.left_at_s
-                is_empty = is_reading and record.failure is not None and not TOKEN.search(response.body.decode())
+                is_empty = is_reading and record.failure is not None and not record.backend
                 has_failed = response.status >= 500 or is_empty
                 breaks = sum(1 for one in record.attempts if one.failure in BREAKING)
                 if not has_failed or breaks >= BROKEN_MAX or record.failure in (FailureKind.CLIENT_GONE, FailureKind.CLIENT_SLOW):
                     continue
                 tried = [(one.backend, str(one.failure)) for one in record.attempts]
                 self.say("one usable backend is enough", f"{asked.tag}: {response.status} after {tried} with {steady} well")
+
+    def judge_going_on(self, steady: str) -> None:
+        """With a backend that never fails and can go on, a plain text breaks off after two barren parts only."""
+        plan = self.stage.published.current.plan
+        if plan.failover.resume is Resume.OFF:
+            return
+        for client in self.stage.clients:
+            for asked in client.asked:
+                at_s, record = self.records.get(asked.tag, (0.0, None))
+                if record is None or not record.backend or asked.wanted is not Wanted.STREAM or not asked.is_plain:
+                    continue
+                if record.failure in (None, FailureKind.CLIENT_GONE, FailureKind.CLIENT_SLOW) or asked.declines_resume:
+                    continue
+                first = next(i for i, one in enumerate(record.attempts) if one.backend == record.backend)
+                barren = sum(1 for one in record.attempts[first + 1 :] if one.failure not in UNHARMED)
+                if self.stage.makes[steady] in GOES_ON[asked.path] and barren < BARREN_MAX:
+                    tried = [(one.backend, str(one.failure)) for one in record.attempts]
+                    self.say("one that can go on is enough", f"{asked.tag} at {at_s:.1f} s: {record.refusal} after {tried}")
+
+    def judge_waiting(self) -> None:
+        """Nobody is passed by one of lower priority, nor twice by one of the same priority."""
+        waiting: dict[int, Turn] = {}
+        owed: dict[tuple[int, bytes], set[bytes]] = {}
+        for turn in self.stage.line.turns:
+            who, lane = id(turn.waiter), (turn.priority, turn.client)
+            if not turn.is_leaving:
+                waiting[who] = turn
+                continue
+            waiting.pop(who, None)
+            if len(turn.waiter.record.attempts) <= turn.attempts:
+                continue
+            passed = [other for other in waiting.values() if other.priority > turn.priority]
+            if passed:
+                self.say("waiting is fair", f"{turn.tag} went before {passed[0].tag} of higher priority")
+            # Whoever waited at this client's last turn and has waited since was to have one in between.
+            others = {other.client for other in waiting.values() if other.priority == turn.priority} - {turn.client}
+            again = owed.get(lane, set()) & others
+            if again:
+                self.say("waiting is fair", f"{turn.tag} of {turn.client!r} went before {again}")
+            owed[lane] = others
+            for (priority, _), still in owed.items():
+                if priority == turn.priority:
+                    still.discard(turn.client)
+            for key, still in owed.items():
+                still.intersection_update({other.client for other in waiting.values() if other.priority == key[0]})
 
     # --- afterwards
 
@@ -255,7 +307,7 @@ class Judge:
                 self.say("rest", f"{target.backend.name}: {counts.in_flight} in flight, trial held: {counts.trial_held}")
         for what, left in (
             ("exchanges", len(stage.relay.running)),
-            ("connections", len(stage.relay.connections)),
+            ("connections", len(stage.relay.clients.connections)),
             ("waiting", len(stage.relay.line)),
             ("connecting", len(stage.pool._connecting)),
         ):

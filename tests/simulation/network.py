@@ -49,7 +49,7 @@ class Network:
         self.near_ends: list[End] = []
         self.arrivals = 0
         self.on_arrival: Callable[[int], None] | None = None
-        self.on_request: Callable[[End, str], None] | None = None
+        self.on_request: Callable[[End, str, bytes], None] | None = None
 
     def line(self, *, piece_bytes_max: int = 0, window_bytes: int = 64 * 1024) -> Line:
         """Return a line with latencies of the seed; `piece_bytes_max` 0 lets the seed choose how bytes are cut up."""
@@ -125,7 +125,7 @@ class Network:
     def _see(self, end: End, data: bytes) -> None:
         tag = TAG.search(data)
         if tag is not None and self.on_request is not None:
-            self.on_request(end, tag[1].decode())
+            self.on_request(end, tag[1].decode(), data)
 
 
 def _settle(made: asyncio.Future[None]) -> None:

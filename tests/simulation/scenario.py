@@ -6,16 +6,19 @@ The same seed gives the same play in every process. `play` runs it to rest and r
 import asyncio
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from hashlib import sha256
 from random import Random
 
 from simulation.client import Asked, Client, Habit, Leaving, Wanted
 from simulation.engine import Temper
-from simulation.faults import Fault
+from simulation.faults import BREAKING_LATE, Fault
 from simulation.invariants import Judge
-from simulation.language import SPEECHES
+from simulation.language import SPEECHES, Speech
 from simulation.network import Door
-from simulation.stage import USABLE, Stage, with_backends
+from simulation.stage import Stage, with_backends
 from simulation.virtual_loop import VirtualLoop, run_virtual
+from simulation.watching import USABLE
+from simulation.writing import KINDS, SPOKEN, Make, Matter, text_for
 from understudy.core.snapshot import (
     Address,
     Backend,
@@ -24,12 +27,16 @@ from understudy.core.snapshot import (
     FailoverRules,
     HealthRules,
     Limits,
+    Resume,
     Role,
     RoutingPlan,
     Timeouts,
 )
 
 CLIENTS_FOR_S = 12.0
+# So many answers make a pace that hedges go by.
+PACE_SAMPLES = 20
+TRUSTED = (sha256(b"boss").hexdigest(),)
 SETTLE_S = 75.0
 
 
@@ -40,6 +47,13 @@ class Kind(StrEnum):
     ONE_IS_STEADY = "one_is_steady"
     ONLY_CLIENTS_MISBEHAVE = "only_clients_misbehave"
     STOPPING = "stopping"
+    WAITING = "waiting"
+    BREAKING = "breaking"
+
+
+# One seed after the other. What breaks in the middle has most to go wrong.
+TURN = (*Kind, Kind.BREAKING)
+FOR_ALL = (Kind.ONE_IS_STEADY, Kind.WAITING, Kind.BREAKING)
 
 
 @dataclass
@@ -50,6 +64,8 @@ class Script:
     dice: Random
     plan: RoutingPlan
     tempers: dict[str, Temper] = field(default_factory=dict)
+    makes: dict[str, Make] = field(default_factory=dict)
+    speeches: tuple[Speech, ...] = SPEECHES
     steady: str = ""
     tags: int = 0
 
@@ -57,8 +73,8 @@ class Script:
 def make_script(seed: int) -> Script:
     """Return the play of a seed."""
     dice = Random(seed)
-    kind = list(Kind)[seed % len(Kind)]
-    count = dice.randint(1, 4)
+    kind = TURN[seed % len(TURN)]
+    count = dice.randint(1, 2 if kind is Kind.WAITING else 4)
     rules = HealthRules(
         interval_s=dice.choice((1.0, 5.0)),
         timeout_s=1.0,
@@ -68,25 +84,45 @@ def make_script(seed: int) -> Script:
         fail_timeout_s=dice.choice((1.0, 5.0, 10.0)),
         slow_start_s=dice.choice((0.0, 0.0, 3.0)),
     )
+    timeouts = Timeouts(
+        connect_s=0.5,
+        first_token_s=3.0,
+        stall_s=2.0,
+        total_s=dice.choice((0.0, 0.0, 6.0)),
+        keepalive_s=dice.choice((0.0, 0.7, 15.0)),
+    )
     backends = tuple(
         Backend(
             name=f"gpu{place}",
             address=Address("http", f"10.0.0.{place + 1}", 8000),
             role=Role.BACKUP if place and dice.random() < 0.4 else Role.PRIMARY,
-            in_flight_max=dice.choice((0, 0, 1, 3)) if kind is Kind.ANYTHING else 0,
+            in_flight_max=_room(kind, dice),
             models=(("m", "own"),) if dice.random() < 0.3 else (),
             health=rules,
+            timeouts=timeouts,
         )
         for place in range(count)
     )
-    timeouts = Timeouts(connect_s=0.5, first_token_s=3.0, stall_s=2.0, total_s=dice.choice((0.0, 0.0, 6.0)))
-    failover = FailoverRules(budget=dice.choice((0.2, 10.0)), hold_s=dice.choice((0.0, 1.0, 5.0)), tries=dice.choice((0, 0, 2)))
+    failover = FailoverRules(
+        budget=dice.choice((0.2, 10.0)),
+        hold_s=dice.choice((0.0, 1.0, 5.0)),
+        tries=dice.choice((0, 0, 2)),
+        resume=dice.choice((Resume.ON, Resume.ON, Resume.EXACT, Resume.OFF)),
+        assemble=dice.random() < 0.8,
+        hedge=dice.random() < 0.3,
+    )
     limits = Limits(head_timeout_s=5.0, body_timeout_s=5.0, idle_timeout_s=10.0, write_idle_s=4.0, drain_s_max=5.0)
     if kind is Kind.ONE_IS_STEADY:
         timeouts = replace(timeouts, total_s=0.0)
         failover = replace(failover, budget=10.0, tries=0)
+    if kind is Kind.BREAKING:
+        failover = replace(failover, resume=dice.choice((Resume.ON, Resume.ON, Resume.EXACT)), budget=10.0, tries=0)
+    if kind is Kind.WAITING:
+        timeouts = replace(timeouts, total_s=0.0)
+        limits = replace(limits, waiting_max=dice.choice((2, 6, 1000)), waiting_s_max=dice.choice((0.0, 2.0, 20.0)))
     balance = dice.choice(list(Balance))
-    script = Script(kind, dice, RoutingPlan(backends, balance, timeouts, failover, limits))
+    script = Script(kind, dice, RoutingPlan(backends, balance, timeouts, failover, limits, trusted_keys=TRUSTED))
+    _cast(script)
     if kind is Kind.ONE_IS_STEADY:
         script.steady = dice.choice(backends).name
     for backend in backends:
@@ -94,33 +130,64 @@ def make_script(seed: int) -> Script:
     return script
 
 
+def _room(kind: Kind, dice: Random) -> int:
+    if kind is Kind.WAITING:
+        return dice.choice((1, 2))
+    return dice.choice((0, 0, 1, 3)) if kind is Kind.ANYTHING else 0
+
+
+def _cast(script: Script) -> None:
+    """Choose the engines, and the dialects in which they are asked: where all of them must be able to, what all speak."""
+    dice = script.dice
+    makes = dice.choice((*((make,) for make in Make), (Make.VLLM, Make.LLAMACPP), (Make.OLLAMA, Make.LLAMACPP), tuple(Make)))
+    if script.kind is Kind.WAITING:
+        makes = makes[:1]
+    script.makes = {backend.name: dice.choice(makes) for backend in script.plan.backends}
+    spoken = [set(SPOKEN[KINDS[make]]) for make in script.makes.values()]
+    names = set.intersection(*spoken) if script.kind in FOR_ALL or dice.random() < 0.7 else set.union(*spoken)
+    script.speeches = tuple(speech for speech in SPEECHES if speech.kind in names)
+
+
 def make_temper(script: Script, name: str) -> Temper:
     """Return how an engine of this play behaves."""
     dice = script.dice
-    big = dice.random() < 0.1
     temper = Temper(
-        pieces_max=dice.choice((1, 5, 12, 30)), gap_s=dice.choice((0.001, 0.02, 0.1)), piece_bytes=20_000 if big else 0
+        gap_s=0.1 if script.kind is Kind.WAITING else dice.choice((0.001, 0.02, 0.1)),
+        piece_bytes=20_000 if dice.random() < 0.05 else 0,
     )
-    if script.kind is Kind.ONLY_CLIENTS_MISBEHAVE or name == script.steady:
+    temper.make = script.makes[name]
+    if script.kind in (Kind.ONLY_CLIENTS_MISBEHAVE, Kind.WAITING) or name == script.steady:
         temper.faults = {Fault.NONE: 5.0, Fault.CLOSES_AFTERWARDS: 1.0, Fault.UNTIL_CLOSE: 0.5, Fault.COMMENTS_FIRST: 1.0}
         return temper
-    share = dice.choice((0.1, 0.5, 1.0))
+    temper.refuses_to_go_on = dice.random() < 0.15
+    is_breaking = script.kind is Kind.BREAKING
+    share = dice.choice((0.3, 0.6, 0.8) if is_breaking else (0.1, 0.5, 1.0))
     faults = [one for one in Fault if one is not Fault.NONE]
     if script.kind is Kind.ONE_IS_STEADY:
         faults.remove(Fault.OUT_OF_MEMORY)
-    chosen = dice.sample(faults, dice.randint(1, 6))
+    # What comes before any answer hides what comes later.
+    chosen = dice.sample(sorted(BREAKING_LATE, key=str) if is_breaking or dice.random() < 0.3 else faults, dice.randint(1, 6))
     temper.faults = {Fault.NONE: 1.0 - share, **{fault: share / len(chosen) for fault in chosen}}
     return temper
+
+
+def know_the_pace(stage: Stage) -> None:
+    """Let it be known how fast the backends are, so that what is late gets a hedge."""
+    for backend in stage.published.current.plan.backends:
+        for _ in range(PACE_SAMPLES):
+            stage.tally.of(backend.name).pace.add(1, 0.2)
 
 
 async def play(loop: VirtualLoop, script: Script) -> list[str]:
     """Run a play to rest and return what is wrong."""
     stage = Stage(loop, script.dice, script.plan, script.tempers)
     stage.start()
+    if script.plan.failover.hedge:
+        know_the_pace(stage)
     if script.kind in (Kind.ONE_IS_STEADY, Kind.ONLY_CLIENTS_MISBEHAVE):
         await asyncio.sleep(1.5)
     _plan_clients(stage, script)
-    if script.kind is not Kind.ONLY_CLIENTS_MISBEHAVE:
+    if script.kind not in (Kind.ONLY_CLIENTS_MISBEHAVE, Kind.WAITING):
         _plan_troubles(stage, script)
     await asyncio.sleep(CLIENTS_FOR_S)
     if script.kind is Kind.STOPPING:
@@ -130,15 +197,7 @@ async def play(loop: VirtualLoop, script: Script) -> list[str]:
     stage.heal()
     await asyncio.sleep(SETTLE_S)
     await _settle_clients(stage)
-    judge = Judge(stage)
-    judge.judge_answers()
-    judge.judge_attempts()
-    judge.judge_leaving()
-    judge.judge_deadlines()
-    if script.kind is Kind.ONE_IS_STEADY:
-        judge.judge_success(script.steady)
-    if script.kind is Kind.ONLY_CLIENTS_MISBEHAVE:
-        _judge_calm(judge)
+    judge = _judge(stage, script)
     judge.judge_recovery()
     if script.kind is not Kind.STOPPING:
         await _judge_service(stage, judge)
@@ -146,6 +205,22 @@ async def play(loop: VirtualLoop, script: Script) -> list[str]:
     await asyncio.sleep(SETTLE_S)
     judge.judge_rest()
     return judge.wrong
+
+
+def _judge(stage: Stage, script: Script) -> Judge:
+    judge = Judge(stage)
+    judge.judge_answers()
+    judge.judge_attempts()
+    judge.judge_leaving()
+    judge.judge_deadlines()
+    if script.kind is Kind.ONE_IS_STEADY:
+        judge.judge_success(script.steady)
+        judge.judge_going_on(script.steady)
+    if script.kind is Kind.WAITING:
+        judge.judge_waiting()
+    if script.kind is Kind.ONLY_CLIENTS_MISBEHAVE:
+        _judge_calm(judge)
+    return judge
 
 
 def run_seed(seed: int, start_s: float | None = None) -> list[str]:
@@ -201,19 +276,55 @@ def _plan_clients(stage: Stage, script: Script) -> None:
                 one.is_http10 = False
         if dice.random() < 0.3:
             asked[-1].is_last = True
-        stage.loop.call_later(dice.uniform(0.0, CLIENTS_FOR_S - 2.0), stage.enter, asked, habit)
+        within_s = 3.0 if script.kind is Kind.WAITING else CLIENTS_FOR_S - 2.0
+        stage.loop.call_later(dice.uniform(0.0, within_s), stage.enter, asked, habit)
 
 
 def _make_asked(script: Script) -> Asked:
     dice = script.dice
     script.tags += 1
-    wanted = dice.choices(list(Wanted), (12, 5, 2, 1, 1, 1, 1, 0.3))[0]
-    speech = dice.choice(SPEECHES)
+    others = () if script.kind in (Kind.WAITING, Kind.BREAKING) else (2, 1, 1, 1, 1, 0.3)
+    wanted = dice.choices(list(Wanted)[: 2 + len(others)], (12, 5, *others))[0]
+    speech = dice.choice(script.speeches)
     path = speech.path if wanted in (Wanted.STREAM, Wanted.WHOLE, Wanted.UNKNOWN_MODEL, Wanted.WRONG_BODY) else SPEECHES[0].path
     if wanted is Wanted.PLAIN:
         path = "/api/version"
     model = "nobody-has-it" if wanted is Wanted.UNKNOWN_MODEL else "m"
-    return Asked(f"r{script.tags}", wanted, path, model, is_http10=dice.random() < 0.1)
+    asked = Asked(f"r{script.tags}", wanted, path, model, is_http10=dice.random() < 0.1, words=dice.choice((1, 4, 10, 25)))
+    if script.kind is Kind.WAITING:
+        asked.words = 25
+    if asked.is_generating:
+        _make_wishes(script, asked, set(script.makes.values()))
+    return asked
+
+
+def _make_wishes(script: Script, asked: Asked, makes: set[Make]) -> None:
+    """Ask for more than plain text, where all engines of the play understand it alike."""
+    dice, kind = script.dice, asked.speech.kind
+    asked.declines_resume = dice.random() < 0.1
+    asked.key = dice.choice(("", "", "boss", "one", "two", "three"))
+    asked.priority = dice.choice(("", "", "high", "low"))
+    asked.wants_usage = kind == "openai" and asked.wanted is Wanted.STREAM and dice.random() < 0.4
+    asked.tokens_max = dice.choice((0, 0, 0, 3, 11))
+    if dice.random() < 0.2:
+        right = text_for(asked.tag, Matter.PLAIN, asked.words)
+        start = dice.randrange(len(right))
+        asked.stop = right[start : start + dice.choice((1, 3, 8))].strip()
+    if Make.SGLANG in makes or dice.random() < 0.6:
+        return
+    what = dice.choice((*Matter, "choices", "logprobs"))
+    if what == "choices" and kind == "openai" and asked.speech.is_chat and asked.wanted is Wanted.STREAM:
+        asked.choices = 2
+    elif what == "logprobs" and kind != "anthropic" and asked.wanted is Wanted.STREAM:
+        asked.wants_logprobs = True
+    elif asked.wanted is Wanted.WHOLE and what is not Matter.JSON and makes != {Make.VLLM}:
+        return  # Scripted engines write neither thoughts nor calls into whole answers.
+    elif what in (Matter.THOUGHT, Matter.CALL, Matter.JSON) and kind != "anthropic":
+        is_for_chats = what is Matter.CALL or kind == "openai"
+        if asked.speech.is_chat or not is_for_chats:
+            asked.matter, asked.stop = Matter(what), ""
+    if asked.matter is Matter.CALL:
+        asked.tokens_max = 0
 
 
 def _make_habit(script: Script) -> Habit:

@@ -5,76 +5,31 @@ for the invariants.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import replace
 from random import Random
-from typing import Any
 
 from simulation.client import Asked, Client, Habit
 from simulation.engine import Engine, EngineConnection, Temper
 from simulation.network import Door, Network
 from simulation.virtual_loop import VirtualLoop
+from simulation.watching import InOrder, WatchedBudget, WatchedLine, WatchedTally
 from simulation.wire import End
+from simulation.writing import QUESTION_PATHS, SPOKEN, VERSIONS, Make
 from understudy.controlplane.prober import Prober
 from understudy.controlplane.publisher import Publisher, first_snapshot
-from understudy.core.ask import DialectName
 from understudy.core.health import Seen
 from understudy.core.record import ExchangeRecord
-from understudy.core.snapshot import Backend, Condition, Duty, EngineKind, Model, Published, RoutingPlan, RoutingSnapshot
-from understudy.core.tally import Tally
+from understudy.core.snapshot import Backend, Duty, EngineKind, Model, Published, RoutingPlan, RoutingSnapshot
 from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.pool import Pool
 from understudy.dataplane.relay import Relay
 from understudy.dataplane.resolver import Resolver
 from understudy.engines import Finding
+from understudy.engines.progress import Figures
 from understudy.errors import FailureKind
 
 TICK_S = 0.5
-USABLE = (Condition.UP, Condition.WARMING)
-
-
-class InOrder(set[Any]):
-    """A set that is walked in the order of adding, so that a seed gives the same play in every process."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._order: dict[Any, None] = {}
-
-    def add(self, element: Any) -> None:
-        self._order[element] = None
-        super().add(element)
-
-    def discard(self, element: Any) -> None:
-        self._order.pop(element, None)
-        super().discard(element)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._order))
-
-
-class WatchedTally(Tally):
-    """The tally itself, which also notes what the invariants ask about attempts as they begin."""
-
-    __slots__ = ("begun_unusable", "published", "violations")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.published: Published | None = None
-        self.begun_unusable: list[str] = []
-        self.violations: list[str] = []
-
-    def begin(self, name: str, *, is_trial: bool) -> None:
-        assert self.published is not None
-        target = next((one for one in self.published.current.targets if one.backend.name == name), None)
-        if target is None:
-            self.violations.append(f"an attempt went to {name}, which the plan does not have")
-        elif target.state.duty is not Duty.READY:
-            self.violations.append(f"an attempt went to {name}, which is in {target.state.duty}")
-        elif target.state.condition not in USABLE:
-            self.begun_unusable.append(name)
-        if is_trial and self.of(name).trial_held:
-            self.violations.append(f"two trials at once at {name}")
-        super().begin(name, is_trial=is_trial)
 
 
 class SimulatedFetcher:
@@ -94,9 +49,17 @@ class SimulatedFetcher:
             if asked.is_frozen or asked.machine.door is not Door.OPEN:
                 return Finding(Seen.BAD, reason="no answer in time")
         if asked.is_loading:
-            return Finding(Seen.LOADING, EngineKind.OLLAMA, reason="answered 503: Loading model")
+            return Finding(Seen.LOADING, asked.kind, reason="answered 503: Loading model")
         models = () if asked.lost_models else (Model("m", '{"id":"m"}', '{"name":"m"}'), Model("own", '{"id":"own"}'))
-        return Finding(Seen.GOOD, EngineKind.OLLAMA, "1", tuple(DialectName), models)
+        return Finding(Seen.GOOD, asked.kind, VERSIONS[asked.kind], SPOKEN[asked.kind], models)
+
+    async def fetch_figures(self, backend: Backend, engine: EngineKind) -> Figures | None:
+        """Return what the engine's figures show, None where it does not answer."""
+        del engine
+        asked = self._stage.engines.get(backend.address.host)
+        await asyncio.sleep(0.002)
+        is_there = asked is not None and asked.machine.door is Door.OPEN and not asked.is_frozen
+        return ((asked.written,),) if asked is not None and is_there else None
 
 
 class Stage:
@@ -109,12 +72,14 @@ class Stage:
         loop.network = self.network
         self.network.on_request = self._on_request
         self.engines: dict[str, Engine] = {}
+        self.makes: dict[str, Make] = {}
         self.clients: list[Client] = []
         self.records: list[tuple[float, ExchangeRecord]] = []
         self.events: list[tuple[float, str, dict[str, object]]] = []
         self.violations: list[str] = []
         self.writes: dict[str, list[End]] = {}
-        self.reused_writes: dict[str, int] = {}
+        self.sends: Counter[str] = Counter()
+        self.reused_sends: Counter[str] = Counter()
         self.carries: dict[End, str] = {}
         for backend in plan.backends:
             self.add_engine(backend, tempers.get(backend.name, Temper()))
@@ -128,13 +93,16 @@ class Stage:
         self.prober._fetcher = SimulatedFetcher(self)  # type: ignore[assignment]  # the one thing that is not real
         self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix="sim", clock=loop.time)
         self.relay.running = InOrder()
-        self.relay.connections = InOrder()
+        self.budget = WatchedBudget(self.relay)
+        self.line = self.relay.line = WatchedLine()
+        self.relay.clients.connections = InOrder()
         self._background: list[asyncio.Task[None]] = []
 
     def add_engine(self, backend: Backend, temper: Temper) -> Engine:
-        """Put an engine where `backend` points, unless there is one."""
+        """Put an engine where `backend` points, unless there is one; of the make that this backend always had."""
         host = backend.address.host
         if host not in self.engines:
+            temper.make = self.makes.setdefault(backend.name, temper.make)
             self.engines[host] = Engine(self.network, backend.name, host, temper, Random(self.dice.random()))
         return self.engines[host]
 
@@ -189,6 +157,9 @@ class Stage:
 
     # --- dataplane.relay.Listener
 
+    def suspect(self, name: str) -> None:
+        self.prober.suspect(name)
+
     def observe(self, name: str, kind: FailureKind | None) -> None:
         if self.publisher.on_traffic(name, kind):
             self.prober.probe_soon(name)
@@ -215,16 +186,21 @@ class Stage:
 
     # --- from the network
 
-    def _on_request(self, end: End, tag: str) -> None:
+    def _on_request(self, end: End, tag: str, data: bytes) -> None:
         """A request is being written to an engine."""
-        for other in self.writes.setdefault(tag, []):
-            if other is end or self.carries.get(other) != tag:
-                continue
-            if not other.is_closing():
-                self.violations.append(f"{tag} is at two engines at once: {other.label} and {end.label}")
+        others = {
+            other for other in self.writes.setdefault(tag, []) if self.carries.get(other) == tag and not other.is_closing()
+        } - {end}
+        # A hedge runs beside another attempt, and continuations have none.
+        if len(others) > self.published.current.plan.failover.hedge:
+            self.violations.append(f"{tag} is at two engines at once: {[other.label for other in others]} and {end.label}")
+        path = data.split(b" ", 2)[1].decode()
+        is_question = path in QUESTION_PATHS or b'"_debug_render_only"' in data
         self.writes[tag].append(end)
-        if end in self.carries:
-            self.reused_writes[tag] = self.reused_writes.get(tag, 0) + 1
+        if not is_question:
+            self.sends[tag] += 1
+            self.reused_sends[tag] += end in self.carries
+            self.budget.on_send(tag, self.loop.time())
         self.carries[end] = tag
 
 

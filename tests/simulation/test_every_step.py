@@ -130,7 +130,7 @@ def _run(situation: Situation, interrupt: Interruption | None, at_step: int) -> 
 
 
 async def _play(loop: VirtualLoop, situation: Situation, interrupt: Interruption | None, at_step: int) -> tuple[int, list[str]]:
-    tempers = {"gpu0": Temper({situation.fault: 1.0}, situation.pieces, 0.02)}
+    tempers = {"gpu0": Temper({situation.fault: 1.0}, 0.02)}
     stage = Stage(loop, Random(7), plan_of(situation.count), tempers)
     stage.start()
     await asyncio.sleep(0.3)

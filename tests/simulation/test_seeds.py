@@ -56,8 +56,8 @@ def test_the_plays_reach_every_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[Fault] = set()
     begin = Engine.begin
 
-    def note(engine: Engine, tag: str, path: str, body: bytes, *, is_streaming: bool) -> tuple[Call, list[Step]]:
-        call, steps = begin(engine, tag, path, body, is_streaming=is_streaming)
+    def note(engine: Engine, tag: str, path: str, body: bytes) -> tuple[Call, list[Step]]:
+        call, steps = begin(engine, tag, path, body)
         seen.add(call.behaviour.fault)
         return call, steps
 

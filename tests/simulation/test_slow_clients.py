@@ -29,7 +29,7 @@ def test_a_connection_that_was_paused_for_one_client_is_read_for_the_next(seed: 
 
 async def _play(loop: VirtualLoop, seed: int) -> tuple[Stage, Client]:
     plan = RoutingPlan((Backend("gpu0", Address("http", "10.0.0.1", 8000)),), timeouts=Timeouts(first_token_s=2.0))
-    temper = Temper(pieces_max=1, gap_s=0.0, piece_bytes=BIG_BYTES)
+    temper = Temper(gap_s=0.0, piece_bytes=BIG_BYTES)
     stage = Stage(loop, Random(seed), plan, {"gpu0": temper})
     stage.start()
     await asyncio.sleep(0.5)
