@@ -64,8 +64,16 @@ def test_break_that_is_no_backends_own_is_told_by_its_meaning(kind: FailureKind,
     assert words_of_break(kind, (), None) == f"the answer broke off: {words}"
 
 
-def test_only_the_last_failures_of_a_break_are_told() -> None:
-    assert words_of_break(FailureKind.REFUSED, [REFUSED] * 30, None).count("gpu0") == ATTEMPTS_MAX
+def test_what_happens_again_and_again_is_told_once() -> None:
+    broken = Failure(FailureKind.BODY_CUT, "gpu0")
+    assert words_of_break(FailureKind.REFUSED, [broken, *[REFUSED] * 30], None) == (
+        "the answer broke off: gpu0 broke off in the middle of its answer; gpu0 refused the connection"
+    )
+
+
+def test_many_failures_of_a_break_are_told_to_a_bound() -> None:
+    many = [Failure(FailureKind.REFUSED, f"gpu{number}") for number in range(30)]
+    assert words_of_break(FailureKind.REFUSED, many, None).count("refused") == ATTEMPTS_MAX
 
 
 @pytest.mark.parametrize("refusal", list(Refusal))

@@ -9,7 +9,6 @@ from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, re
 from support.targets import targets
 from support.transports import settle
 from understudy.core.snapshot import FailoverRules, Resume
-from understudy.core.snapshot import FailoverRules, Resume
 from understudy.dataplane.answer import ERROR_BYTES_MAX, HELD_BYTES_MAX
 from understudy.errors import FailureKind
 
