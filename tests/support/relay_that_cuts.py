@@ -18,14 +18,10 @@ HEAD_END = b"\r\n\r\n"
 
 
 class CuttingRelay:
-    """Passes connections on to `port`. Use as a context manager; each `cut(...)` holds for one answer that is a stream.
-
-    `cuts_done` counts the answers that were cut.
-    """
+    """Passes connections on to `port`. Use as a context manager; each `cut(...)` holds for one answer that is a stream."""
 
     def __init__(self, name: str, port: int) -> None:
         self.name = name
-        self.cuts_done = 0
         self._target = port
         self._cuts: deque[_Cut] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,7 +89,6 @@ class CuttingRelay:
             passed = may_pass
             if cut is not None and end is not None and passed == end + cut.extra_bytes:
                 self._cuts.popleft()
-                self.cuts_done += 1
                 await _break_off(writer, cut.how)
         raise _EndError
 

@@ -12,11 +12,14 @@ from typing import Any, Protocol
 from support.answers import whole
 from support.breaks import Break, Kind, Utterance, played
 from support.scripted import Received, ScriptedEngine
+from support.scripted_model import ScriptedModel
 from support.steps import Answer
 
 
 class Dialect(Protocol):
-    """What an engine answers to POST requests; None for a path it does not have."""
+    """What an engine answers to POST requests, by its model; None for a path it does not have."""
+
+    model: ScriptedModel
 
     def answer(self, path: str, body: Mapping[str, Any]) -> Utterance | Answer | None:
         """Answer one request."""
@@ -37,6 +40,7 @@ class WritingEngine(ScriptedEngine):
         self.breaks_always: Break | None = None
         self._breaks: deque[Break | None] = deque()
         self.checks_models = True
+        self._forbid_get()
 
     def breaks(self, kind: Kind, *, after: int) -> None:
         """Break the next answer that has no break yet: `after` pieces come, then `kind` happens."""
@@ -53,6 +57,12 @@ class WritingEngine(ScriptedEngine):
         self.generated.clear()
         self.breaks_always = None
         self._breaks.clear()
+        self._forbid_get()
+
+    def _forbid_get(self) -> None:
+        """Answer 405 where only POST is served, which tells a probe that the engine speaks Anthropic's dialect."""
+        if self._persona.engine in ("vllm", "ollama"):
+            self.on("/v1/messages", whole(405, {"detail": "Method Not Allowed"}))
 
     def _choose(self, request: Received, *, is_probe: bool) -> Answer:
         if is_probe or self._always is not None:
