@@ -133,10 +133,20 @@ class Exchange:
         if self._resumption is not None:
             self._resumption.on_content()
 
-    def begin_anew(self, failure: Failure, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
-        """Return what follows when an answer that the client has nothing of cannot be continued: it is asked for once more."""
+    @property
+    def has_refusal(self) -> bool:
+        """Whether a backend that could be asked anew has refused to continue the answer."""
+        return self._resumption is not None and self._resumption.has_refusal
+
+    def begin_anew(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        """Return what follows when an answer that the client has nothing of cannot be continued: it is asked for once more.
+
+        To have refused to continue it says nothing against a backend.
+        """
         self._resumption = None
-        return self._after(failure, snapshot, tally, now_s)
+        failures = [failure for failure in self.failures if failure.kind is not FailureKind.RESUME_REFUSED]
+        self._tried |= {failure.backend: now_s for failure in failures[:-1]}
+        return self._after(failures[-1], snapshot, tally, now_s)
 
     def again(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         """Return the attempt that repeats the last one, which went well but cannot be used; nobody failed."""
@@ -173,6 +183,7 @@ class Exchange:
     def _counted(self, command: Command) -> Command:
         if isinstance(command, Resume):
             self.attempts += 1
+            self._choice = command.choice
         return command
 
     def _is_final(self, failure: Failure, again: Again, tries: int) -> bool:

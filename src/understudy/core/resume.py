@@ -55,6 +55,11 @@ class Resumption:
         self._resumes = 0
         self._choice: Choice | None = None
 
+    @property
+    def has_refusal(self) -> bool:
+        """Whether a backend was found that cannot continue the answer."""
+        return bool(self._refused)
+
     def on_content(self) -> None:
         """The continuation has yielded something: what failed before it is forgiven."""
         self._tried.clear()

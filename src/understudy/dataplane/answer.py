@@ -33,8 +33,7 @@ PARTIAL_BYTES_MAX = 64 * 1024
 
 # All that Ollama's /v1 lets a client see of its runner's death: an event without a model (golden/ollama/v1_chat_runner_lost.sse).
 NO_MODEL = b'"model":""'
-# In no JSON text: control characters are escaped there (RFC 8259, 7).
-NEVER = b"\x00"
+NEVER = b"\x00"  # in no JSON text: control characters are escaped there (RFC 8259, 7)
 
 # What nearly every whole answer says; looked at first because it is cheap.
 JSON = b"application/json"
@@ -64,6 +63,7 @@ class Answer:
     _is_checked = False
     _lost_mark = NEVER
     _partial = b""
+    _is_mid_event = False
 
     def __init__(self, exchange: "RelayedExchange", attempt: RunningAttempt, now_s: float) -> None:
         self.attempt = attempt
@@ -107,7 +107,7 @@ class Answer:
         if self._mode != PASSING_EVENTS:
             self._take_early(data)
             return
-        if self._partial or not data.endswith(self._delimiter):
+        if self._partial or self._is_mid_event or not data.endswith(self._delimiter):
             data = self._whole_events(data)
             if not data:
                 return
@@ -141,8 +141,7 @@ class Answer:
     def on_end(self, *, is_followed: bool) -> None:
         """The body is complete: whether the answer is, its dialect's terminator tells.
 
-        `is_followed`: two answers to one request. Which of them is meant nobody knows, so as long as another backend can be
-        asked neither is believed.
+        `is_followed`: two answers to one request; as long as another backend can be asked neither is believed.
         """
         mode = self._mode if self._mode != OVER else self._mode_at_end
         self._mode = self._mode_at_end = OVER
@@ -257,10 +256,8 @@ class Answer:
             self._exchange.on_outgrown()
 
     def _take_held(self) -> bytes:
-        held = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        self._held = []
-        self._bytes = 0
-        return held
+        held, self._held, self._bytes = self._held, [], 0
+        return held[0] if len(held) == 1 else b"".join(held)
 
     def _is_error_in_disguise(self) -> bool:
         """Whether a success is none: its whole body is an error in the dialect's shape."""
@@ -313,19 +310,19 @@ class Answer:
         self._is_chunked = self._outlet.is_chunked
 
     def _pass_on(self) -> None:
-        """Commit to a body that is too long to be held back, and pass the rest of it as it comes."""
+        """Commit to a body that is too long to be held back."""
         self._mode = PASSING_BODY
         self._commit(has_body=True)
         if self._exchange.is_running:
             self._outlet.write(self._take_held())
 
     def _commit_whole(self) -> None:
-        """Write head and body in one piece. A head that announced a body which HEAD or 304 leave out keeps its length."""
+        """Write head and body in one piece. A head whose body HEAD or 304 leave out keeps its length."""
         head = self._head
         if head is not None and not self._held and (head.status == 304 or self._exchange.is_head):
             self._commit(has_body=False)
-        else:
-            self._commit(has_body=True, whole=self._take_held() if self._held else b"")
+            return
+        self._commit(has_body=True, whole=self._take_held() if self._held else b"")
 
     def _whole_events(self, data: bytes) -> bytes:
         """Return the events that are whole now and keep the rest, so that a break never leaves the client half an event."""
@@ -334,12 +331,13 @@ class Answer:
         data = self._partial + data
         end = whole_until(data, self.kind)
         self._partial = data[end:]
-        outlet = self._outlet
         if len(self._partial) > PARTIAL_BYTES_MAX and self._mode == PASSING_EVENTS:
             self._partial = b""
-            outlet.is_mid_event = self._received.is_cut = True
+            self._is_mid_event = self._outlet.is_mid_event = self._received.is_cut = True
+            self._is_checked = False
             return data
-        outlet.is_mid_event = outlet.is_mid_event and not end
+        if self._is_mid_event and end:
+            self._is_mid_event = self._outlet.is_mid_event = False
         return data[:end]
 
     def _stops_at_error(self, data: bytes) -> bool:
@@ -374,9 +372,11 @@ class Answer:
             partial, self._partial = self._partial, b""
             if b'"error"' in partial and self._stops_at_error(partial):
                 return
-            self._keep(partial)
-            if mode == PASSING_EVENTS:
-                self._outlet.write(partial)
+            # A last event may lack its blank line, but half of one is nobody's.
+            if is_sound(partial, self.kind):
+                self._keep(partial)
+                if mode == PASSING_EVENTS:
+                    self._outlet.write(partial)
         ending = self._read_ending()
         if ending is Ending.FINISHED and mode == COLLECTING:
             completing.finish_assembled(self._exchange, self.attempt)

@@ -32,8 +32,8 @@ class Answering(Protocol):
 class RunningAttempt:
     """An attempt while it lasts. `sent_at_s` is when its request began to be sent, `content_at_s` when its first content came.
 
-    `name` is the backend's. `is_streamed`: its answer came as a stream of events. `takes_ids`: they carry token ids that the client
-    has not asked for. `is_assembled`: the answer is put together whole. `is_resume`: it continues one.
+    `name` is the backend's. `is_streamed`: its answer came as a stream of events. `takes_ids`: these carry token ids that the
+    client has not asked for. `is_assembled`: the answer is put together whole. `is_resume`: it continues one.
     """
 
     is_streamed = False
@@ -88,6 +88,7 @@ class RunningAttempt:
             except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not the daemon
                 self.exchange.on_exception(error)
 
+        self.sent_at_s = self.exchange.now_s()
         self._connecting = pool.connect(backend, backend.timeouts.connect_s, on_connected)
 
     def drop(self) -> None:

@@ -71,7 +71,9 @@ class Outlet:
         self.open(head, kind=StreamKind.SSE, has_body=True, lines=EVENT_STREAM)
 
     def write(self, data: bytes) -> None:
-        """Write the next bytes of the body."""
+        """Write the next bytes of the body; none would be its end in chunked framing (RFC 9112, 7.1)."""
+        if not data:
+            return
         size = len(data)
         if not self.is_chunked:
             self._exchange.write(data, size)

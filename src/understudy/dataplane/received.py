@@ -13,11 +13,11 @@ FOLD_BYTES = 64 * 1024
 TEXT_CHARACTERS_MAX = 1024 * 1024
 # An answer that is put together whole keeps its raw events, at most this many bytes.
 COLLECTED_BYTES_MAX = 32 * 1024 * 1024
-# The last pieces, which tell at the end whether the answer was finished.
+# The last pieces, which tell at the end whether the answer was finished. The very last are kept whole, because only a whole event
+# can be read: that of /v1/responses repeats the answer, that of Ollama's /api/generate holds every token's number.
 TAIL_PIECES = 12
+TAIL_PIECES_WHOLE = 3
 TAIL_PIECE_BYTES_MAX = 4 * 1024
-# The last event of /v1/responses repeats the whole answer, and only a whole event can be read.
-TAIL_PIECE_BYTES_MAX_RESPONSES = 1024 * 1024
 
 
 class Received:
@@ -30,12 +30,11 @@ class Received:
     is_cut = False
     is_too_long = False
 
-    def __init__(self, shape: Shape | None, *, is_collected: bool = False, is_responses: bool = False) -> None:
+    def __init__(self, shape: Shape | None, *, is_collected: bool = False) -> None:
         self.shape = shape
         self.is_collected = is_collected
         self._pieces: list[bytes] = []
         self._before: list[bytes] = []
-        self._piece_bytes_max = TAIL_PIECE_BYTES_MAX_RESPONSES if is_responses else TAIL_PIECE_BYTES_MAX
         self._transcript: Transcript | None = None
         self._folded = 0
         self.keep = self._pieces.append
@@ -59,9 +58,8 @@ class Received:
         return self._fold()
 
     def tail(self) -> bytes:
-        """Return the last pieces, each cut to its end where it is long."""
-        most = self._piece_bytes_max
-        return b"".join(piece[-most:] for piece in (self._before + self._pieces)[-TAIL_PIECES:])
+        """Return the last pieces, the earlier ones cut to their ends where they are long."""
+        return b"".join(self._last())
 
     def all(self) -> bytes:
         """Return everything that was collected."""
@@ -83,6 +81,12 @@ class Received:
         return self._transcript
 
     def _keep_tail(self) -> None:
-        most = self._piece_bytes_max
-        self._before = [piece[-most:] for piece in (self._before + self._pieces)[-TAIL_PIECES:]]
+        self._before = self._last()
         self._pieces.clear()
+
+    def _last(self) -> list[bytes]:
+        last = (self._before + self._pieces)[-TAIL_PIECES:]
+        if self.is_cut:
+            # Parts of one event that is too large to be held back.
+            return last
+        return [piece[-TAIL_PIECE_BYTES_MAX:] for piece in last[:-TAIL_PIECES_WHOLE]] + last[-TAIL_PIECES_WHOLE:]

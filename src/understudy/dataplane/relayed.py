@@ -11,6 +11,7 @@ from understudy.core.balancer import Choice
 from understudy.core.exchange import Abort, Attempt, Command, Exchange, Resume, Wait
 from understudy.core.priority import BEGUN, NORMAL, priority_of
 from understudy.core.record import AttemptRecord, ExchangeRecord
+from understudy.core.transcript import Refusal
 from understudy.dataplane import completing, ending, vigil
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dataplane.downstream import DownstreamConnection
@@ -181,9 +182,8 @@ class RelayedExchange:
 
     def start_receiving(self, attempt: RunningAttempt) -> Received:
         """Return where the pieces of the answer are kept from its first content on."""
-        path = self.ask.path
         attempt.is_streamed = True
-        received = Received(shape_of(path), is_collected=attempt.is_assembled, is_responses=path == "/v1/responses")
+        received = Received(shape_of(self.ask.path), is_collected=attempt.is_assembled)
         self.resumer = Resumer(self, received, attempt)
         return received
 
@@ -268,10 +268,14 @@ class RelayedExchange:
                 completing.complete(self, missing)
                 return
             command = exchange.on_break(failure, snapshot, tally, now_s)
-        if isinstance(command, Abort) and resumer is not None and not self.is_committed:
-            # The client has nothing of it yet, so the answer may as well begin anew.
-            self.resumer = None
-            command = exchange.begin_anew(failure, snapshot, tally, now_s)
+        self._go_on(command, now_s)
+
+    def _go_on(self, command: Command, now_s: float) -> None:
+        """Carry out a command; an answer that nobody continues, and of which the client has nothing, may as well begin anew."""
+        is_stuck = isinstance(command, Abort) or (isinstance(command, Wait) and self.exchange.has_refusal)
+        if is_stuck and self.resumer is not None and not self.is_committed:
+            self.resumer = self.record.refusal = None
+            command = self.exchange.begin_anew(self.relay.published.current, self.relay.tally, now_s)
         self.carry_out(command)
 
     # --- ends
@@ -320,10 +324,13 @@ class RelayedExchange:
     def on_wake(self) -> None:
         """Something changed, or the time to wait is over."""
         if self.is_running and self.waiting_since_s:
-            self.carry_out(self.exchange.on_wake(self.relay.published.current, self.relay.tally, self.now_s()))
+            now_s = self.now_s()
+            self._go_on(self.exchange.on_wake(self.relay.published.current, self.relay.tally, now_s), now_s)
 
     def on_displaced(self) -> None:
         """There is no room in the line for this one."""
+        if self.resumer is not None:
+            self.record.refusal = Refusal.NO_BACKEND
         self.end_as(FailureKind.NO_ROOM)
 
     def give_up(self, kind: FailureKind) -> None:

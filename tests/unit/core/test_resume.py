@@ -1,5 +1,7 @@
 """Who goes on with a broken answer: another backend at once, the same one when it is back, nobody when it makes no sense."""
 
+from itertools import pairwise
+
 import pytest
 
 from support.targets import CHAT, DOWN, UP, snapshot_of, target
@@ -74,7 +76,7 @@ def test_the_only_backend_is_waited_for_and_asked_at_a_pace_until_hold_is_over()
         asked_at_s.append(play.now_s)
         play.fails(REFUSED)
     assert asked_at_s[0] == pytest.approx(START_S + AGAIN_INTERVAL_S)
-    assert all(later - sooner >= AGAIN_INTERVAL_S - 1e-6 for sooner, later in zip(asked_at_s, asked_at_s[1:], strict=False))
+    assert all(later - sooner >= AGAIN_INTERVAL_S - 1e-6 for sooner, later in pairwise(asked_at_s))
     assert play.now_s == pytest.approx(START_S + HOLD_S)
     assert play.command.refusal is Refusal.NO_BACKEND
 

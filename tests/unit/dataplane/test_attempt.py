@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from support.answers import LAST_CHUNK, chunk, sse, stream_head
-from support.continuing import BEGUN, answered, broken, llamas, text_of, until_asked
+from support.continuing import BEGUN, answered, broken, last_request, llamas, text_of, told, until_asked
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, stream_of
 from support.targets import UP, target, targets
 from support.transports import settle
@@ -116,6 +116,21 @@ async def test_attempt_knows_its_backend(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (attempt.name, attempt.engine, attempt.is_connecting) == ("gpu0", EngineKind.VLLM, False)
     attempt.drop()
     assert not stage.engine(0).is_closing()
+
+
+async def test_further_connection_of_an_attempt_has_its_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, *llamas(3))
+    client = await broken(stage)
+    await stage.pass_time(3.0)
+    stage.network.silent.add(8001)
+    stage.engine(1).feed(answered(told(last_request(stage, 1)), Connection="close"))
+    await stage.pass_time(1.5)
+    assert 8002 not in stage.network.opened
+    await stage.pass_time(1.0)
+    await until_asked(stage, 2)
+    await stage.say(2, stream_of("lo"))
+    assert text_of(dechunk(client.data)[1]) == "Hello"
+    assert kinds(stage) == [K.BODY_CUT, K.CONNECT_TIMEOUT, None]
 
 
 # --- a second one

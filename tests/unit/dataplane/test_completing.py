@@ -195,3 +195,19 @@ async def test_place_of_an_answer_that_is_spent_is_free_again(monkeypatch: pytes
     assert (text_of(body), events_of(body)[-1]["choices"][0]["finish_reason"]) == ("Hel", "length")
     assert stage.in_flight == 0
     assert kinds(stage) == [K.BODY_CUT, None]
+
+
+async def test_whole_answer_that_nobody_can_go_on_with_is_asked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, *llamas(2))
+    client = await half_an_answer(stage)
+    stage.network.failing[8000] = ConnectionRefusedError()
+    stage.engine(0).lose(ConnectionResetError())
+    await settle()
+    for _ in range(2):
+        await until_asked(stage, 1)
+        await stage.say(1, answered({"error": {"message": "Cannot continue"}}, 400))
+    await stage.pass_time(5.5)
+    assert last_request(stage, 1).body["messages"] == MESSAGES
+    await stage.say(1, stream_head() + chunk(event(None) + event("Hi") + event(None, "stop") + usage(5, 1) + DONE) + LAST_CHUNK)
+    assert whole(client)[1]["choices"][0]["message"]["content"] == "Hi"
+    assert (stage.in_flight, stage.record.refusal) == (0, None)

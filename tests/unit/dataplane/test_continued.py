@@ -42,6 +42,7 @@ def kinds(stage: Stage) -> list[FailureKind | None]:
         (chunk(ERROR), K.ERROR_EVENT),
         (chunk(b'data: {"choices": [{"index": 0, "del\n\n' + FINISH + DONE) + LAST_CHUNK, K.EVENT_MALFORMED),
         (LAST_CHUNK, K.UNFINISHED),
+        (chunk(b'data: {"choices": [{"del') + LAST_CHUNK, K.UNFINISHED),
         (b"x\r\n", K.BODY_MALFORMED),
         (b"", K.BODY_CUT),
         (chunk(b'data: {"choices": [{"del'), K.BODY_CUT),

@@ -171,3 +171,15 @@ async def test_client_that_takes_nothing_holds_the_backend_up_that_goes_on(monke
     assert not stage.engine(1).is_paused
     await stage.say(1, chunk(FINISH + DONE) + LAST_CHUNK)
     assert text_of(dechunk(client.data)[1]) == "Hel" + "x" * 300_000 + "y"
+
+
+async def test_comment_never_stands_inside_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event too long to be held back is passed on in parts, between which nothing may come."""
+    stage = Stage(monkeypatch, *targets(1), timeouts=SHORT)
+    client = await stage.ask(chat())
+    event = delta("x" * 100_000)
+    await stage.say(0, BEGUN, chunk(event[:90_000]))
+    await stage.pass_time(5.0)
+    await stage.say(0, chunk(event[90_000:]))
+    await stage.pass_time(3.0)
+    assert dechunk(client.data)[1] == OPENING + delta("Hel") + event + COMMENT

@@ -2,18 +2,18 @@
 
 import pytest
 
-from support.answers import sse
+from support.answers import line, sse
 from support.stage import DONE, FINISH, OPENING, delta
 from understudy.core.transcript import Shape
 from understudy.dataplane import received
-from understudy.dataplane.received import TAIL_PIECE_BYTES_MAX, TAIL_PIECE_BYTES_MAX_RESPONSES, TAIL_PIECES, Received
+from understudy.dataplane.received import TAIL_PIECE_BYTES_MAX, TAIL_PIECES, Received
 
 CHAT = Shape.OPENAI_CHAT
 
 
-def filled(*pieces: bytes, shape: Shape | None = CHAT, is_collected: bool = False, is_responses: bool = False) -> Received:
+def filled(*pieces: bytes, shape: Shape | None = CHAT, is_collected: bool = False) -> Received:
     """Keep the pieces."""
-    kept = Received(shape, is_collected=is_collected, is_responses=is_responses)
+    kept = Received(shape, is_collected=is_collected)
     for piece in pieces:
         kept.keep(piece)
     return kept
@@ -54,18 +54,21 @@ def test_reading_leaves_the_tail_only() -> None:
     assert text_of(kept) == "".join(f"{n} " for n in range(50))
 
 
-def test_tail_of_long_pieces_is_cut() -> None:
-    kept = filled(b"x" * 100_000, b"end", shape=None)
-    assert kept.tail() == b"x" * TAIL_PIECE_BYTES_MAX + b"end"
-
-
-def test_tail_of_responses_holds_the_last_event_whole() -> None:
-    event = sse({"type": "response.completed", "response": {"output": "x" * 100_000}})
-    kept = filled(event, shape=None, is_responses=True)
-    assert kept.tail() == event
-    kept.keep(b"y" * (TAIL_PIECE_BYTES_MAX_RESPONSES + 5))
+def test_of_the_tail_only_the_last_pieces_are_whole() -> None:
+    kept = filled(*([b"x" * 100_000] * 5), b"end", shape=None)
+    assert kept.tail() == b"x" * (3 * TAIL_PIECE_BYTES_MAX + 200_000) + b"end"
     kept.shrink()
-    assert len(kept.tail()) == len(event) + TAIL_PIECE_BYTES_MAX_RESPONSES
+    assert kept.tail() == b"x" * (3 * TAIL_PIECE_BYTES_MAX + 200_000) + b"end"
+
+
+def test_last_event_is_whole_however_long_and_in_however_many_parts() -> None:
+    event = line({"model": "m", "response": "", "done": True, "context": [1000] * 60_000})
+    assert filled(event, shape=Shape.OLLAMA_TEXT).tail() == event
+    parts = [event[i : i + 70_000] for i in range(0, len(event), 70_000)]
+    kept = filled(*parts, shape=Shape.OLLAMA_TEXT)
+    kept.is_cut = True
+    kept.shrink()
+    assert kept.tail() == event
 
 
 def test_answer_without_a_text_has_no_transcript() -> None:
