@@ -17,6 +17,8 @@ from support.breaks import CHARACTER, Utterance
 # Longer than any deadline of a simulated plan.
 FOREVER_S = 100_000.0
 COMMENT = b": still here\n\n"
+MALFORMED_LINE = b'{"model": "ti\n'
+MALFORMED_EVENT = b'data: {"id": "chatcmpl-1", "choices": [{"ind\n\n'
 
 Say = Callable[[bytes], None]
 
@@ -305,7 +307,7 @@ def _break_late(fault: Fault, pieces: list[bytes], say: Say, steps: list[Step], 
         for event in said.errors:
             say(event)
     elif fault is Fault.MALFORMED_EVENT:
-        say(b'{"model": "ti\n' if answering.is_ndjson else b'data: {"id": "chatcmpl-1", "choices": [{"ind\n\n')
+        say(MALFORMED_LINE if answering.is_ndjson else MALFORMED_EVENT)
     steps += _last_steps(fault, answering)
 
 

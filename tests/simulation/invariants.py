@@ -9,6 +9,7 @@ from collections import Counter
 
 from simulation.client import Asked, Client, Leaving, Wanted
 from simulation.engine import Call
+from simulation.faults import MALFORMED_EVENT, MALFORMED_LINE
 from simulation.language import MalformedError, Said
 from simulation.response import Response
 from simulation.rightness import compare
@@ -100,13 +101,17 @@ class Judge:
             body, delimiter = response.body, asked.speech.delimiter
             if client.left_at_s and not response.is_whole:
                 body = body[: body.rfind(delimiter) + len(delimiter)] if delimiter in body else b""
+            if asked.declines_resume or self.stage.published.current.plan.failover.resume is Resume.OFF:
+                # Nobody looks at the events of an answer that is not to be continued.
+                body = body.replace(MALFORMED_LINE if asked.speech.kind == "ollama" else MALFORMED_EVENT, b"")
             said = asked.speech.read_stream(body)
         record = self.records[asked.tag][1] if asked.tag in self.records else None
         first = record.backend if record is not None else ""
         if first and record is not None:
             make = self.stage.makes[first]
             last = max((call for call in self.calls.get(asked.tag, ()) if not call.is_question), key=lambda call: call.begun_at_s)
-            for invariant, what in compare(asked, said, make, record, ends_well=not last.behaviour.fault.is_blamed):
+            others = [self.stage.makes[name] for name in record.seams]
+            for invariant, what in compare(asked, said, make, record, others, ends_well=not last.behaviour.fault.is_blamed):
                 self.say(invariant, f"{asked.tag} ({asked.path}, {make}, {asked.wanted}): {what}")
         elif said.has_content and record is not None:
             self.say("nobody else's text", f"{asked.tag} got {said.text[:100]!r}, and no backend gave it")
@@ -276,9 +281,13 @@ class Judge:
         for turn in self.stage.line.turns:
             who, lane = id(turn.waiter), (turn.priority, turn.client)
             if not turn.is_leaving:
-                waiting[who] = turn
+                if not turn.attempts:
+                    # Who has failed somewhere waits for time to pass, too.
+                    waiting[who] = turn
                 continue
             waiting.pop(who, None)
+            for key, still in owed.items():
+                still.intersection_update({other.client for other in waiting.values() if other.priority == key[0]})
             if len(turn.waiter.record.attempts) <= turn.attempts:
                 continue
             passed = [other for other in waiting.values() if other.priority > turn.priority]
@@ -293,8 +302,6 @@ class Judge:
             for (priority, _), still in owed.items():
                 if priority == turn.priority:
                     still.discard(turn.client)
-            for key, still in owed.items():
-                still.intersection_update({other.client for other in waiting.values() if other.priority == key[0]})
 
     # --- afterwards
 

@@ -251,8 +251,10 @@ def _read_line(value: dict[str, Any], said: Said) -> None:
     if value["done"]:
         said.is_finished = True
         said.finish = value.get("done_reason", "")
-        prompt, completion = value["prompt_eval_count"], value["eval_count"]
-        said.usage = (prompt, completion, prompt + completion)
+        # Nobody counted an answer that was cut short at its bound.
+        if "eval_count" in value and "prompt_eval_count" in value:
+            prompt, completion = value["prompt_eval_count"], value["eval_count"]
+            said.usage = (prompt, completion, prompt + completion)
 
 
 def _read_whole_choice(choice: dict[str, Any], said: Said) -> None:

@@ -18,10 +18,12 @@ from simulation.wire import End
 from simulation.writing import QUESTION_PATHS, SPOKEN, VERSIONS, Make
 from understudy.controlplane.prober import Prober
 from understudy.controlplane.publisher import Publisher, first_snapshot
+from understudy.core.ask import Ask
 from understudy.core.health import Seen
 from understudy.core.record import ExchangeRecord
 from understudy.core.snapshot import Backend, Duty, EngineKind, Model, Published, RoutingPlan, RoutingSnapshot
 from understudy.dataplane.downstream import DownstreamConnection
+from understudy.dataplane.observations import Observations
 from understudy.dataplane.pool import Pool
 from understudy.dataplane.relay import Relay
 from understudy.dataplane.resolver import Resolver
@@ -93,10 +95,25 @@ class Stage:
         self.prober._fetcher = SimulatedFetcher(self)  # type: ignore[assignment]  # the one thing that is not real
         self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix="sim", clock=loop.time)
         self.relay.running = InOrder()
+        self.relay.observations.weigh = self._weigh  # type: ignore[method-assign,assignment]  # notes and weighs
         self.budget = WatchedBudget(self.relay)
         self.line = self.relay.line = WatchedLine()
         self.relay.clients.connections = InOrder()
         self._background: list[asyncio.Task[None]] = []
+
+    def news(self) -> tuple[int, ...]:
+        """Return figures that change whenever anything happens that is not the passing of time."""
+        relay = self.relay
+        return (
+            self.network.arrivals,
+            len(self.records),
+            len(self.network.ends),
+            len(self.line.turns),
+            len(self.tally.begun_unusable),
+            sum(self.sends.values()),
+            sum(exchange.exchange.attempts for exchange in relay.running),
+            self.published.current.generation,
+        )
 
     def add_engine(self, backend: Backend, temper: Temper) -> Engine:
         """Put an engine where `backend` points, unless there is one; of the make that this backend always had."""
@@ -180,6 +197,10 @@ class Stage:
 
     def report(self, error: BaseException, request_id: str) -> None:
         self.violations.append(f"our own code raised for {request_id}: {error!r}")
+
+    def _weigh(self, name: str, ask: Ask, kind: FailureKind, *more: float) -> None:
+        self.tally.repeated = name if kind is FailureKind.STALE_REUSE else ""
+        Observations.weigh(self.relay.observations, name, ask, kind, *more)
 
     def _on_change(self, snapshot: RoutingSnapshot) -> None:
         self.relay.on_published(snapshot)

@@ -15,19 +15,28 @@ from simulation.client import Asked, Client, Habit, Leaving, Wanted
 from simulation.engine import Temper
 from simulation.faults import Fault
 from simulation.invariants import Judge
+from simulation.scenario import know_the_pace
 from simulation.stage import Stage, with_backends
 from simulation.virtual_loop import VirtualLoop, run_virtual
+from simulation.writing import Make
 from understudy.core.snapshot import Address, Backend, Duty, FailoverRules, HealthRules, RoutingPlan, Timeouts
 
 STEPS_MAX = 400
+# So many more turns of the loop follow each piece of news before nothing new can come of it.
+STILL_MAX = 1
 RULES = HealthRules(interval_s=5.0, timeout_s=1.0, rise=1, fall=1, max_fails=1, fail_timeout_s=1.0)
 
 
-def plan_of(count: int) -> RoutingPlan:
-    """Return a plan with `count` equal backends."""
-    backends = tuple(Backend(f"gpu{i}", Address("http", f"10.0.0.{i + 1}", 8000), health=RULES) for i in range(count))
+def plan_of(situation: "Situation") -> RoutingPlan:
+    """Return a plan with equal backends."""
     timeouts = Timeouts(connect_s=0.5, first_token_s=2.0, stall_s=1.0)
-    return RoutingPlan(backends, timeouts=timeouts, failover=FailoverRules(hold_s=3.0, budget=10.0))
+    backends = tuple(
+        Backend(
+            f"gpu{i}", Address("http", f"10.0.0.{i + 1}", 8000), health=RULES, timeouts=timeouts, in_flight_max=situation.room
+        )
+        for i in range(situation.count)
+    )
+    return RoutingPlan(backends, timeouts=timeouts, failover=FailoverRules(hold_s=3.0, budget=10.0, hedge=situation.hedges))
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,11 @@ class Situation:
     before: Callable[[Stage], None] = lambda stage: None
     requests: int = 1
     habit: Habit = field(default_factory=Habit)
-    pieces: int = 3
+    path: str = "/v1/chat/completions"
+    first: Wanted = Wanted.STREAM
+    make: Make = Make.VLLM
+    hedges: bool = False
+    room: int = 0
 
 
 def stop_for_a_second(stage: Stage) -> None:
@@ -56,6 +69,16 @@ def eject_and_wait(stage: Stage) -> None:
     assert counts.is_half_open(stage.loop.time())
 
 
+def heal_in_a_second(stage: Stage) -> None:
+    """Let gpu0 break now and be well soon."""
+    stage.loop.call_later(1.0, stage.engine("gpu0").heal)
+
+
+def somebody_asks(stage: Stage) -> None:
+    """Let another client have what room there is."""
+    stage.enter([Asked("other1", Wanted.STREAM, is_last=True, words=1)])
+
+
 SITUATIONS = {
     "a stream": Situation(),
     "a whole answer, asked in pieces": Situation(habit=Habit(sends_bytes=40, send_gap_s=0.01)),
@@ -67,6 +90,12 @@ SITUATIONS = {
     "the first breaks off": Situation(fault=Fault.CUT),
     "the only one restarts": Situation(count=1, before=stop_for_a_second),
     "the first is on trial": Situation(before=eject_and_wait),
+    "the first breaks off and another engine goes on": Situation(fault=Fault.RESET, make=Make.LLAMACPP),
+    "a line breaks off": Situation(fault=Fault.CUT_IN_A_CHARACTER, make=Make.OLLAMA, path="/api/chat"),
+    "a whole answer breaks off": Situation(fault=Fault.ERROR_BEFORE_DONE, first=Wanted.WHOLE),
+    "the only one breaks off and comes back": Situation(count=1, fault=Fault.CUT, before=heal_in_a_second),
+    "the first is late and another one faster": Situation(fault=Fault.NO_CONTENT, before=know_the_pace, hedges=True),
+    "somebody else has the room": Situation(count=1, room=1, before=somebody_asks),
     "the connection was closed meanwhile": Situation(fault=Fault.CLOSES_AFTERWARDS, requests=2),
     "two in a pipeline": Situation(requests=2, habit=Habit(is_pipelining=True)),
     "a client that does not read": Situation(habit=Habit(stops_reading_after=0, reads_again_after_s=1.0, window_bytes=300)),
@@ -85,10 +114,11 @@ def leave_by_close(stage: Stage, client: Client) -> None:
     client.leave()
 
 
-def stop_the_daemon(stage: Stage, client: Client) -> None:
+def stop_the_daemon(stage: Stage, _client: Client) -> None:
     stage.relay.stop_taking()
     stage.relay.stop()
-    client.left_at_s = stage.loop.time()  # What it gets from now on is an end, not always an answer.
+    for one in stage.clients:
+        one.left_at_s = stage.loop.time()  # What they get from now on is an end, not always an answer.
 
 
 def stop_the_engine(stage: Stage, client: Client) -> None:
@@ -130,29 +160,36 @@ def _run(situation: Situation, interrupt: Interruption | None, at_step: int) -> 
 
 
 async def _play(loop: VirtualLoop, situation: Situation, interrupt: Interruption | None, at_step: int) -> tuple[int, list[str]]:
-    tempers = {"gpu0": Temper({situation.fault: 1.0}, 0.02)}
-    stage = Stage(loop, Random(7), plan_of(situation.count), tempers)
+    tempers = {"gpu0": Temper({situation.fault: 1.0}, 0.02, make=situation.make), "gpu1": Temper(make=situation.make)}
+    stage = Stage(loop, Random(7), plan_of(situation), tempers)
     stage.start()
     await asyncio.sleep(0.3)
     situation.before(stage)
-    asked = [Asked(f"r{i}", Wanted.WHOLE if i else Wanted.STREAM) for i in range(situation.requests)]
+    asked = [Asked(f"r{i}", Wanted.WHOLE if i else situation.first, situation.path, words=2) for i in range(situation.requests)]
     client = stage.enter(asked, replace(situation.habit))
-    steps = 0
+    steps = still = 0
+    news: tuple[int, ...] = ()
 
     def on_turn() -> None:
-        nonlocal steps
+        nonlocal steps, news, still
+        was, news = news, stage.news()
+        still = 0 if news != was else still + 1
+        if still > STILL_MAX:
+            # The clock alone goes on: leaving now is like leaving a moment before.
+            return
         if steps == at_step and interrupt is not None:
             interrupt(stage, client)
         if not client.is_over:
             steps += 1
 
     loop.at_turns(on_turn)
-    await asyncio.sleep(15.0)
+    await asyncio.sleep(11.0)
     loop.at_turns(None)
     judge = Judge(stage)
     judge.judge_answers()
     judge.judge_attempts()
     judge.judge_leaving()
+    judge.judge_waiting()
     if not client.is_over:
         judge.say("rest", "the client still waits")
     await stage.stop()

@@ -41,12 +41,14 @@ class InOrder(set[Any]):
 class WatchedTally(Tally):
     """The tally itself, which also notes what the invariants ask about attempts as they begin."""
 
-    __slots__ = ("begun_unusable", "published", "violations")
+    __slots__ = ("begun_unusable", "published", "repeated", "violations")
 
     def __init__(self) -> None:
         super().__init__()
         self.published: Published | None = None
         self.begun_unusable: list[str] = []
+        # The backend whose idle connection was closed just now: the repeat is the same attempt (RFC 9110, 9.2.2).
+        self.repeated = ""
         self.violations: list[str] = []
 
     def begin(self, name: str, *, is_trial: bool) -> None:
@@ -56,8 +58,9 @@ class WatchedTally(Tally):
             self.violations.append(f"an attempt went to {name}, which the plan does not have")
         elif target.state.duty is not Duty.READY:
             self.violations.append(f"an attempt went to {name}, which is in {target.state.duty}")
-        elif target.state.condition not in USABLE:
+        elif target.state.condition not in USABLE and self.repeated != name:
             self.begun_unusable.append(name)
+        self.repeated = ""
         if is_trial and self.of(name).trial_held:
             self.violations.append(f"two trials at once at {name}")
         super().begin(name, is_trial=is_trial)
