@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from simulation.client import Asked, Wanted
 from simulation.language import Said
-from simulation.writing import KINDS, Make, right_utterance
+from simulation.writing import KINDS, Make, Matter, right_utterance
 from support.breaks import Utterance
 from support.scripted_model import ids_of
 from understudy.core.record import ExchangeRecord
@@ -19,13 +19,16 @@ from understudy.core.snapshot import EngineKind
 COUNTING = frozenset({EngineKind.VLLM, EngineKind.LLAMACPP})
 # Tokens by which two engines' prompts may differ (the first one), and that a cut between two tokens may cost.
 SEAM_TOKENS = 3
+TAG_TOKENS = len(ids_of("<think></think>"))
+
+AT_THE_BOUND = frozenset({"length", "max_tokens"})
 
 Wrong = tuple[str, str]
 
 
 def right_answer(asked: Asked, make: Make, *, is_bounded: bool = True) -> Said | None:
-    """Return what the engine says to `asked`, None where it refuses; not `is_bounded`: without its bound of tokens."""
-    unbounded = asked if is_bounded else replace(asked, tokens_max=0)
+    """Return what the engine says to `asked`, None where it refuses; not `is_bounded`: without its bound and its stop."""
+    unbounded = asked if is_bounded else replace(asked, tokens_max=0, stop="")
     utterance = right_utterance(make, asked.path, unbounded.body())
     if utterance is None:
         return None
@@ -53,7 +56,9 @@ def compare(
         return
     if said.seams != list(seams)[: len(said.seams)] and asked.wanted is Wanted.STREAM:
         yield "a seam is shown", f"the client saw {said.seams}, the record {seams}"
-    yield from _compare_text(asked, said, make, right, is_counted=not seams or KINDS[make] in COUNTING)
+    # Nobody counts the tags around thoughts.
+    is_counted = KINDS[make] in COUNTING and asked.matter is not Matter.THOUGHT
+    yield from _compare_text(asked, said, make, right, is_counted=not seams or is_counted)
     yield from _compare_parts(said, right)
     if not said.is_finished:
         return
@@ -79,7 +84,7 @@ def _tells_usage(asked: Asked, record: ExchangeRecord) -> bool:
 
 def _compare_text(asked: Asked, said: Said, make: Make, right: Said, *, is_counted: bool) -> Iterator[Wrong]:
     whole = right
-    if asked.tokens_max and not is_counted:
+    if asked.tokens_max and right.finish in AT_THE_BOUND and not is_counted:
         # Where nobody counted what was delivered, its events stand for its tokens.
         whole = right_answer(asked, make, is_bounded=False) or right
     for name in ("text", "reasoning"):
@@ -99,7 +104,7 @@ def _tokens(text: str) -> int:
 
 
 def _spread(text: str) -> int:
-    return SEAM_TOKENS + 2 * (len(text.encode()) - len(text)) + text.count("  ") + text.count("\n")
+    return SEAM_TOKENS + 2 * (len(text.encode()) - len(text)) + text.count("  ") + text.count("\n") + TAG_TOKENS
 
 
 def _compare_parts(said: Said, right: Said) -> Iterator[Wrong]:

@@ -306,10 +306,10 @@ def _make_wishes(script: Script, asked: Asked, makes: set[Make]) -> None:
     asked.priority = dice.choice(("", "", "high", "low"))
     asked.wants_usage = kind == "openai" and asked.wanted is Wanted.STREAM and dice.random() < 0.4
     asked.tokens_max = dice.choice((0, 0, 0, 3, 11))
-    if dice.random() < 0.2:
+    if dice.random() < (0.4 if script.kind is Kind.BREAKING else 0.2):
         right = text_for(asked.tag, Matter.PLAIN, asked.words)
         start = dice.randrange(len(right))
-        asked.stop = right[start : start + dice.choice((1, 3, 8))].strip()
+        asked.stop = right[start : start + dice.choice((1, 3, 12))].strip()
     if Make.SGLANG in makes or dice.random() < 0.6:
         return
     what = dice.choice((*Matter, "choices", "logprobs"))

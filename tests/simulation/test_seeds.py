@@ -5,6 +5,7 @@
 
 import os
 import time
+from collections import Counter
 from random import Random
 
 import pytest
@@ -12,7 +13,11 @@ import pytest
 from simulation.engine import Call, Engine
 from simulation.faults import Fault, Step
 from simulation.scenario import make_script, play, run_seed
+from simulation.stage import Stage
 from simulation.virtual_loop import VirtualLoop, run_virtual
+from understudy.core.record import ExchangeRecord
+from understudy.core.transcript import Refusal
+from understudy.errors import FailureKind
 
 SEEDS = 200
 ONLY = os.environ.get("UNDERSTUDY_SEED")
@@ -62,6 +67,22 @@ def test_the_plays_reach_every_fault(monkeypatch: pytest.MonkeyPatch) -> None:
         return call, steps
 
     monkeypatch.setattr(Engine, "begin", note)
-    for seed in range(110):
+    finished = Stage.finished
+    refusals: set[Refusal | None] = set()
+    seams: Counter[str] = Counter()
+
+    def note_record(stage: Stage, record: ExchangeRecord) -> None:
+        finished(stage, record)
+        refusals.add(record.refusal)
+        seams[f"{len(record.seams)} seams"] += 1
+        seams[f"a hedge {'won' if any(one.failure is FailureKind.HEDGE_LOST for one in record.attempts) else ''}"] += 1
+
+    monkeypatch.setattr(Stage, "finished", note_record)
+    for seed in range(150):
         run_seed(seed)
     assert seen == set(Fault)
+    assert seams["1 seams"] > 20
+    assert seams["2 seams"] > 0
+    assert seams["a hedge won"] > 0
+    common = {Refusal.TURNED_OFF, Refusal.DECLINED, Refusal.CASE, Refusal.NO_MEANS, Refusal.NO_BACKEND, Refusal.BARREN}
+    assert common <= refusals
