@@ -78,7 +78,7 @@ def test_the_plays_reach_every_fault(monkeypatch: pytest.MonkeyPatch) -> None:
         seams[f"a hedge {'won' if any(one.failure is FailureKind.HEDGE_LOST for one in record.attempts) else ''}"] += 1
 
     monkeypatch.setattr(Stage, "finished", note_record)
-    for seed in range(150):
+    for seed in range(200):
         run_seed(seed)
     assert seen == set(Fault)
     assert seams["1 seams"] > 20
