@@ -16,7 +16,7 @@ from understudy.core.record import ExchangeRecord
 from understudy.core.snapshot import EngineKind
 
 # These count the tokens that the client has; others are counted by their events.
-COUNTING = frozenset({EngineKind.VLLM, EngineKind.LLAMACPP})
+COUNTING = frozenset({Make.VLLM, Make.LLAMACPP})
 # Tokens by which two engines' prompts may differ (the first one), and that a cut between two tokens may cost.
 SEAM_TOKENS = 3
 TAG_TOKENS = len(ids_of("<think></think>"))
@@ -57,7 +57,7 @@ def compare(
     if said.seams != list(seams)[: len(said.seams)] and asked.wanted is Wanted.STREAM:
         yield "a seam is shown", f"the client saw {said.seams}, the record {seams}"
     # Nobody counts the tags around thoughts.
-    is_counted = KINDS[make] in COUNTING and asked.matter is not Matter.THOUGHT
+    is_counted = {make, *others} <= COUNTING and asked.matter is not Matter.THOUGHT
     yield from _compare_text(asked, said, make, right, is_counted=not seams or is_counted)
     yield from _compare_parts(said, right)
     if not said.is_finished:
