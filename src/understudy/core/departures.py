@@ -20,17 +20,15 @@ class Departures:
     def __init__(self) -> None:
         self._gaps_s: deque[float] = deque(maxlen=_MEASURED_MAX)
         self._waited_since_s: float | None = None
-
-    @property
-    def is_measuring(self) -> bool:
-        """Whether somebody stood in line when the last one left, so that the next departure tells something."""
-        return self._waited_since_s is not None
+        # Whether somebody stood in line when the last one left, so that the next departure tells something.
+        self.is_measuring = False
 
     def on_departure(self, now_s: float, *, waiting: int) -> None:
         """Note that an exchange has left a backend, and how many stand in line then."""
         if self._waited_since_s is not None:
             self._gaps_s.append(max(0.0, now_s - self._waited_since_s))
         self._waited_since_s = now_s if waiting else None
+        self.is_measuring = waiting > 0
 
     def retry_after_s(self, ahead: int, now_s: float) -> float:
         """Return in how many seconds, 1 to 60, those `ahead` and one more will have left at the pace of late; 1 when unknown."""

@@ -79,7 +79,7 @@ class Exchange:
     def on_commit(self) -> bool:
         """Note that the client receives the first part of its answer; True when that put attempts back into the budget."""
         self._is_committed = True
-        return self.on_content()
+        return self._spent > 0 and self.on_content()
 
     def on_content(self) -> bool:
         """Note that an attempt has led to content; True when that put attempts back into the budget."""

@@ -302,7 +302,7 @@ class Answer:
             return
         exchange.on_commit(self.attempt, head.status)
         if not self._outlet.is_open:
-            self._outlet.open(head, kind=self.kind, has_body=has_body, whole=whole)
+            self._outlet.open(exchange, head, kind=self.kind, has_body=has_body, whole=whole)
         elif self.kind is None:
             # The client has been told to expect events, and this is none (a fault of its own, say).
             self._mode = OVER

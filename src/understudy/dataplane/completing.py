@@ -73,7 +73,7 @@ def _write_assembled(exchange: "RelayedExchange") -> bool:
     head = ResponseHead()
     head.status = 200
     exchange.commit_assembled()
-    exchange.outlet.open(head, kind=None, has_body=True, whole=body, lines=b"Content-Type: %b\r\n" % content_type)
+    exchange.outlet.open(exchange, head, kind=None, whole=body, lines=b"Content-Type: %b\r\n" % content_type)
     return True
 
 

@@ -4,8 +4,10 @@ Made by dataplane.relayed for every exchange; written to by whichever attempt ha
 no event and decides nothing.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from understudy.core.record import ExchangeRecord
 from understudy.dataplane.heads import ResponseHead, status_line
 from understudy.dialects.contract import StreamKind
 
@@ -32,14 +34,22 @@ class Outlet:
     is_mid_event = False
     kind: StreamKind | None = None
 
-    def __init__(self, exchange: "RelayedExchange") -> None:
-        self._exchange = exchange
+    def __init__(self, record: ExchangeRecord, write_to_client: Callable[[bytes], None]) -> None:
+        # Not the exchange: what knows each other waits for the garbage collector, which costs a fifth of a request.
+        self._record = record
+        self._write_to_client = write_to_client
 
     def open(
-        self, head: ResponseHead, *, kind: StreamKind | None, has_body: bool, whole: bytes | None = None, lines: bytes = b""
+        self,
+        exchange: "RelayedExchange",
+        head: ResponseHead,
+        *,
+        kind: StreamKind | None,
+        whole: bytes | None = None,
+        has_body: bool = True,
+        lines: bytes = b"",
     ) -> None:
         """Write the head; `whole` is the body where all of it is here, `lines` stand in for the head's own where given."""
-        exchange = self._exchange
         self.is_open = True
         self.kind = kind
         length = len(whole) if whole is not None else head.content_length if kind is None else -1
@@ -62,13 +72,17 @@ class Outlet:
             framing += b"Connection: keep-alive\r\n"
         exchange.keeps_alive = keeps_alive
         start = b"%b%b%b%b\r\n" % (status_line(head.status), lines or b"".join(head.lines), exchange.own_fields(), framing)
-        exchange.write(start + whole if whole else start, len(whole) if whole else 0)
+        self._send(start + whole if whole else start, len(whole) if whole else 0)
 
-    def open_early(self) -> None:
+    def open_early(self, exchange: "RelayedExchange") -> None:
         """Begin an event stream before any backend has: the client waits, and hears from now on that it still does."""
         head = ResponseHead()
         head.status = 200
-        self.open(head, kind=StreamKind.SSE, has_body=True, lines=EVENT_STREAM)
+        self.open(exchange, head, kind=StreamKind.SSE, lines=EVENT_STREAM)
+
+    def _send(self, data: bytes, body_bytes: int) -> None:
+        self._record.sent_bytes += body_bytes
+        self._write_to_client(data)
 
     def write(self, data: bytes) -> None:
         """Write the next bytes of the body; none would be its end in chunked framing (RFC 9112, 7.1)."""
@@ -76,18 +90,18 @@ class Outlet:
             return
         size = len(data)
         if not self.is_chunked:
-            self._exchange.write(data, size)
+            self._send(data, size)
         elif size <= COPY_BYTES_MAX:
-            self._exchange.write(b"%x\r\n%b\r\n" % (size, data), size)
+            self._send(b"%x\r\n%b\r\n" % (size, data), size)
         else:
-            self._exchange.write(b"%x\r\n" % size, 0)
-            self._exchange.write(data, size)
-            self._exchange.write(b"\r\n", 0)
+            self._send(b"%x\r\n" % size, 0)
+            self._send(data, size)
+            self._send(b"\r\n", 0)
 
     def end(self) -> None:
         """Write the end of the body."""
         if self.is_chunked:
-            self._exchange.write(b"0\r\n\r\n", 0)
+            self._send(b"0\r\n\r\n", 0)
 
     def write_comment(self) -> None:
         """Write a comment between two events (WHATWG HTML, 9.2.6); only server-sent events have such a thing."""

@@ -100,6 +100,7 @@ class Relay:
         self._plan = plan
         self.limits = plan.limits
         self.timeouts = plan.timeouts
+        self.rules = plan.failover
         self.body_bytes_max = plan.failover.body_bytes_max
         # An exchange that just passed is left alone for a while, short beside every bound.
         each = [plan.timeouts, *(backend.timeouts for backend in plan.backends)]
@@ -231,12 +232,12 @@ class Relay:
 
     def on_room(self, choice: Choice) -> None:
         """Where an exchange's leaving makes room, let the first who waits take its place."""
-        if len(self.line) and (choice.is_trial or choice.target.backend.in_flight_max):
+        if self.line.count and (choice.is_trial or choice.target.backend.in_flight_max):
             self.line.wake_first()
 
     def wake_soon(self) -> None:
         """The retry budget has room again: the first who waits may go on, once this one's content is on its way."""
-        if len(self.line):
+        if self.line.count:
             self._loop.call_soon(self.line.wake_first)
 
     def stand_in_line(self, exchange: RelayedExchange) -> None:
@@ -248,13 +249,13 @@ class Relay:
 
     def retry_after_s(self) -> float:
         """In how many seconds somebody who is sent away may have a chance: as fast as exchanges end now."""
-        return self.departures.retry_after_s(len(self.line), self.now_s())
+        return self.departures.retry_after_s(self.line.count, self.now_s())
 
     def on_over(self, exchange: RelayedExchange) -> None:
         """An exchange is over."""
         self.running.discard(exchange)
-        if exchange.record.attempts and (len(self.line) or self.departures.is_measuring):
-            self.departures.on_departure(self.now_s(), waiting=len(self.line))
+        if (self.line.count or self.departures.is_measuring) and exchange.record.attempts:
+            self.departures.on_departure(self.now_s(), waiting=self.line.count)
         self.listener.finished(exchange.record)
 
     def on_published(self, snapshot: RoutingSnapshot) -> None:
@@ -284,9 +285,9 @@ class Relay:
                 vigil.forgive(exchange, late_s)
             if exchange.is_running:
                 self._check(exchange, now_s)
-        if len(self.line):
+        if self.line.count:
             self.line.wake_due(now_s)
-        if self.running or len(self.line):
+        if self.running or self.line.count:
             self.watch()
 
     def _check(self, exchange: RelayedExchange, now_s: float) -> None:

@@ -74,7 +74,7 @@ class RelayedExchange:
         self.relay = relay
         self.downstream = downstream
         self.write_to_client = downstream.write
-        self.outlet = Outlet(self)
+        self.outlet = Outlet(record, downstream.write)
         self.exchange = Exchange(record.ask, relay.budget)
         self.started_at_s = relay.now_s()
         self.request_id = record.request_id.encode("latin-1")
@@ -109,7 +109,8 @@ class RelayedExchange:
     def _begin(self, choice: Choice) -> RunningAttempt:
         relay = self.relay
         name = choice.target.backend.name
-        self.leave_line()
+        if self.waiting_since_s:
+            self.leave_line()
         relay.tally.begin(name, is_trial=choice.is_trial)
         self.check_at_s = 0.0
         record = AttemptRecord(name)
@@ -137,11 +138,6 @@ class RelayedExchange:
 
     # --- from the answer
 
-    def write(self, data: bytes, body_bytes: int) -> None:
-        """Send bytes to the client; `body_bytes` of them are its answer's body."""
-        self.record.sent_bytes += body_bytes
-        self.write_to_client(data)
-
     def write_interim(self, status: int) -> None:
         """Pass on a 1xx response; HTTP/1.0 clients do not know them (RFC 9110, 15.2)."""
         if not self.is_http10 and not self.outlet.is_open and self.is_running:
@@ -156,14 +152,20 @@ class RelayedExchange:
 
     def on_content(self, attempt: RunningAttempt) -> None:
         """The first content of an answer that is put together here has come."""
-        self._win(attempt, self.now_s())
+        if self.hedge is not None:
+            self._drop_rival(attempt)
+        attempt.content_at_s = self.now_s()
+        self.record.backend = attempt.name
         if self.exchange.on_content():
             self.relay.wake_soon()
 
     def on_commit(self, attempt: RunningAttempt, status: int) -> None:
         """The first bytes of the answer are about to reach the client."""
         record, now_s = self.record, self.now_s()
-        self._win(attempt, now_s)
+        if self.hedge is not None:
+            self._drop_rival(attempt)
+        attempt.content_at_s = now_s
+        record.backend = attempt.name
         self.is_committed = True
         if self.exchange.on_commit():
             self.relay.wake_soon()
@@ -171,14 +173,11 @@ class RelayedExchange:
         if self.ask.is_generating and status < 300:
             record.ttft_s = now_s - self.started_at_s
 
-    def _win(self, attempt: RunningAttempt, now_s: float) -> None:
-        if self.hedge is not None:
-            loser = self.hedge if attempt is self.attempt else self.attempt
-            self.attempt, self.hedge = attempt, None
-            if loser is not None:
-                self.end_attempt(loser, FailureKind.HEDGE_LOST)
-        attempt.content_at_s = now_s
-        self.record.backend = attempt.name
+    def _drop_rival(self, winner: RunningAttempt) -> None:
+        loser = self.hedge if winner is self.attempt else self.attempt
+        self.attempt, self.hedge = winner, None
+        if loser is not None:
+            self.end_attempt(loser, FailureKind.HEDGE_LOST)
 
     def start_receiving(self, attempt: RunningAttempt) -> Received:
         """Return where the pieces of the answer are kept from its first content on."""
@@ -206,8 +205,6 @@ class RelayedExchange:
     def on_finished(self, attempt: RunningAttempt) -> None:
         """The answer is complete."""
         relay, record = self.relay, self.record
-        if not self.has(attempt):
-            return
         backend, now_s = attempt.choice.target.backend, relay.now_s()
         connection, attempt.connection = attempt.connection, None
         self._end_record(attempt, None, now_s)
@@ -373,6 +370,8 @@ class RelayedExchange:
 
     def _end_record(self, attempt: RunningAttempt, kind: FailureKind | None, now_s: float, status: int = 0) -> None:
         self.relay.tally.end(attempt.name, is_trial=attempt.choice.is_trial)
+        # An attempt and its answer know each other.
+        attempt.answer = None
         record = attempt.record
         record.failure = kind
         record.status = record.status or status

@@ -12,7 +12,7 @@ from understudy.dataplane.answer import Answer
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dataplane.heads import request_bytes
 from understudy.dataplane.upstream import UpstreamConnection
-from understudy.dialects.assembly import as_streamed
+from understudy.dialects.assembly import ASSEMBLED, as_streamed
 from understudy.engines.continuation import with_ids
 
 if TYPE_CHECKING:
@@ -22,17 +22,24 @@ if TYPE_CHECKING:
 def send(attempt: RunningAttempt, connection: UpstreamConnection) -> None:
     """Write the request and bind its answer."""
     exchange, choice = attempt.exchange, attempt.choice
-    is_generating = exchange.ask.is_generating
-    body = body_for(exchange, choice)
-    if is_generating:
-        body = _as_asked_upstream(attempt, body)
+    ask, target = exchange.ask, choice.target
+    rules = exchange.relay.rules
+    body = exchange.body
+    if choice.model != ask.model:
+        body = body_for(exchange, choice)
+    if ask.is_generating:
+        # Looked at here, since most requests need neither.
+        if rules.assemble and not ask.is_streaming and target.state.engine in ASSEMBLED:
+            body = _as_streamed(attempt, body)
+        if rules.resume is Resume.EXACT:
+            body = _asking_ids(attempt, body)
     request = request_bytes(
         exchange.head,
         body,
-        exchange.relay.pool.words(choice.target.backend),
+        exchange.relay.pool.words(target.backend),
         request_id=exchange.request_id,
         client=exchange.downstream.peer,
-        reads_answer=is_generating,
+        reads_answer=ask.is_generating,
     )
     attempt.connection = connection
     answer = attempt.answer = Answer(exchange, attempt, attempt.sent_at_s)
@@ -48,17 +55,21 @@ def body_for(exchange: "RelayedExchange", choice: Choice) -> bytes:
     return exchange.body
 
 
-def _as_asked_upstream(attempt: RunningAttempt, body: bytes) -> bytes:
+def _as_streamed(attempt: RunningAttempt, body: bytes) -> bytes:
+    """Ask for a stream where the whole that comes of it is known to equal the engine's own."""
+    exchange, state = attempt.exchange, attempt.choice.target.state
+    if exchange.is_asked_whole:
+        return body
+    streamed = as_streamed(state.engine, exchange.ask.path, body, state.version)
+    attempt.is_assembled = streamed is not None
+    return streamed or body
+
+
+def _asking_ids(attempt: RunningAttempt, body: bytes) -> bytes:
+    """Ask for token ids where the engine has them and the answer may be continued."""
     exchange = attempt.exchange
-    ask, rules = exchange.ask, exchange.relay.published.current.plan.failover
-    if rules.assemble and not ask.is_streaming and not exchange.is_asked_whole:
-        streamed = as_streamed(attempt.engine, ask.path, body, attempt.choice.target.state.version)
-        if streamed is not None:
-            attempt.is_assembled = True
-            body = streamed
-    if rules.resume is Resume.EXACT and (ask.is_streaming or attempt.is_assembled) and not exchange.head.no_resume:
-        asking_ids = with_ids(attempt.engine, ask.path, body)
-        if asking_ids is not None:
-            attempt.takes_ids = True
-            body = asking_ids
-    return body
+    if exchange.head.no_resume or not (exchange.ask.is_streaming or attempt.is_assembled):
+        return body
+    asking = with_ids(attempt.engine, exchange.ask.path, body)
+    attempt.takes_ids = asking is not None
+    return asking or body

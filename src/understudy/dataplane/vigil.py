@@ -86,7 +86,7 @@ def _keep_alive(exchange: "RelayedExchange", now_s: float) -> None:
             outlet.write_comment()
     elif dialect is not None and dialect.name is not DialectName.OLLAMA and not exchange.is_http10:
         # Ollama's clients read every line as JSON, the empty one, too.
-        outlet.open_early()
+        outlet.open_early(exchange)
         outlet.write_comment()
 
 

@@ -29,9 +29,11 @@ class WaitingLine:
 
     def __init__(self) -> None:
         self._line: FairLine[Waiter] = FairLine()
+        # How many wait, as a number: every exchange that ends looks at it, and a call costs more than that look.
+        self.count = 0
 
     def __len__(self) -> int:
-        return len(self._line)
+        return self.count
 
     def __contains__(self, waiter: Waiter) -> bool:
         return waiter in self._line
@@ -44,15 +46,17 @@ class WaitingLine:
         if waiter in self._line:
             return None
         self._line.add(waiter)
-        if len(self._line) <= most:
-            return None
-        displaced = self._line.last()
-        self._line.remove(displaced)
+        displaced = None
+        if len(self._line) > most:
+            displaced = self._line.last()
+            self._line.remove(displaced)
+        self.count = len(self._line)
         return displaced
 
     def remove(self, waiter: Waiter) -> None:
         """Leave the line without a trace."""
         self._line.remove(waiter)
+        self.count = len(self._line)
 
     def wake_all(self) -> None:
         """Let everybody look again, in turn: the backends have changed."""

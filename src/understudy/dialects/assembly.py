@@ -114,6 +114,9 @@ class _Roles(msgspec.Struct):
     messages: list[_Role] = []
 
 
+ASSEMBLED = frozenset(engine for engine, _ in _PROOFS)
+"""The engines of which any answer is put together here."""
+
 _DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _DECODE_ROLES = msgspec.json.Decoder(_Roles).decode
 
