@@ -101,8 +101,8 @@ class ContinuedAnswer:
 
     def _take(self, spliced: Spliced) -> None:
         exchange = self._exchange
-        # One that had only the end to add has gone on, too.
-        if (spliced.is_content or spliced.is_complete) and not self.is_begun:
+        # One that had only the end to add has gone on, too, and the client has seen the mark of it.
+        if (spliced.is_content or spliced.data) and not self.is_begun:
             self.is_begun = True
             exchange.on_resumed(self._attempt)
         if spliced.kept:

@@ -13,6 +13,7 @@ from understudy.core.transcript import (
     Continuation,
     Method,
     Refusal,
+    Shape,
     Spent,
     Wish,
     cases_of,
@@ -25,6 +26,7 @@ from understudy.dataplane.posts import PostedQuestion, post_bytes
 from understudy.dataplane.received import Received
 from understudy.dataplane.sending import body_for
 from understudy.dataplane.upstream import UpstreamConnection
+from understudy.dialects.contract import Ending, StreamKind
 from understudy.dialects.splice import Splice, closing, cut_short
 from understudy.dialects.wish import read_wish
 from understudy.engines import ProbeAnswer
@@ -114,7 +116,11 @@ class Resumer:
         return None if any(is_carried(method, cases) for method in Method) else Refusal.CASE
 
     def closing(self) -> bytes | None:
-        """Return the events that complete an answer whose finish has come already; None when it has not."""
+        """Return the events that complete an answer whose finish has come; b"": so has its terminator. None when it has not."""
+        dialect, shape = self._exchange.dialect, self.received.shape
+        kind = StreamKind.NDJSON if shape in (Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT) else StreamKind.SSE
+        if dialect is not None and dialect.read_ending(self._exchange.ask.path, kind, self.received.tail()) is Ending.FINISHED:
+            return b""
         transcript = self.received.transcript()
         if transcript is None or self._wish is None or not transcript.finish:
             return None
@@ -143,6 +149,7 @@ class Resumer:
             transcript=transcript,
             is_exact=self._is_exact,
             failed=self._failed,
+            begun_by=self.engine,
         )
         self._questions = 0
         self._plan = continuation(attempt.engine, broken, exchange.relay.abilities.of(attempt))

@@ -16,6 +16,7 @@ class Waiter(Protocol):
     priority: int
     started_at_s: float
     wake_at_s: float
+    is_running: bool
 
     def on_wake(self) -> None:
         """Something changed, or the time to wait is over."""
@@ -76,11 +77,11 @@ class WaitingLine:
                 self._wake(waiter)
 
     def _wake(self, waiter: Waiter) -> bool:
-        """Wake one who is still there; True when that made them leave."""
+        """Wake one who is still there; True when that gave them their turn. One whose time is over leaves without one."""
         if waiter not in self._line:
             return False
         waiter.on_wake()
-        if waiter in self._line:
+        if waiter in self._line or not waiter.is_running:
             return False
         self._line.end_turn(waiter)
         return True

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from understudy.core.snapshot import EngineKind
 from understudy.core.transcript import Case, Continuation, Method, Shape, Spent, Transcript, Wish
 from understudy.dialects.events import read_json
 from understudy.engines.contract import ProbeAnswer
@@ -46,7 +47,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An answer that broke. `body` as the backend that goes on would have got it; `failed`: means that it has just refused."""
+    """An answer that broke.
+
+    `body` is as the backend that goes on would have got it, `failed` the means that it has just refused, `begun_by` the engine
+    that had the prompt first.
+    """
 
     path: str
     body: bytes
@@ -54,6 +59,7 @@ class Broken:
     transcript: Transcript
     is_exact: bool = False
     failed: frozenset[Method] = frozenset()
+    begun_by: EngineKind = EngineKind.AUTO
 
 
 class Fit(StrEnum):

@@ -71,6 +71,8 @@ def continuation(engine: EngineKind, broken: Broken, abilities: Abilities) -> As
     ask = read_json(broken.body)
     if not isinstance(ask, dict):
         return Refusal.UNREADABLE
+    if broken.wish.shape is Shape.OPENAI_TEXT and not _reads_prompt_alike(broken.begun_by, engine):
+        return Refusal.NO_MEANS
     cases = cases_of(broken.wish, broken.transcript)
     cut = Cut(broken, ask, cases, abilities)
     if not cut.text and not cut.reasoning:
@@ -83,6 +85,11 @@ def continuation(engine: EngineKind, broken: Broken, abilities: Abilities) -> As
             if outcome is not None:
                 return outcome
     return Refusal.NO_MEANS if carrying or not recipes else Refusal.CASE
+
+
+def _reads_prompt_alike(begun_by: EngineKind, engine: EngineKind) -> bool:
+    """Ollama puts the prompt of /v1/completions into the chat's template, the others leave it alone (engines.md 3.1)."""
+    return begun_by is EngineKind.AUTO or (begun_by is EngineKind.OLLAMA) == (engine is EngineKind.OLLAMA)
 
 
 def _anew(engine: EngineKind, cut: Cut) -> Continuation | Refusal:

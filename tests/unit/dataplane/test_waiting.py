@@ -14,6 +14,7 @@ class Guest:
         self.client = name[:1].encode()
         self.priority = priority
         self.started_at_s = float(len(house.guests))
+        self.is_running = True
         self.wake_at_s = wake_at_s
         self.name = name
         self.then: Callable[[], object] = lambda: None
@@ -152,6 +153,21 @@ def test_room_that_is_given_up_at_once_wakes_the_next_and_no_third() -> None:
     house.line.wake_first()
     assert house.woken == ["a1", "b1"]
     assert house.inside() == {"c1"}
+
+
+def test_one_whose_time_is_over_takes_no_turn_and_no_room() -> None:
+    house = House("a1", "a2", "b1")
+    first = house.guests["a1"]
+
+    def give_up() -> None:
+        house.line.remove(first)
+        first.is_running = False
+
+    first.then = give_up
+    house.guests["a2"].then = lambda: house.line.remove(house.guests["a2"])
+    house.line.wake_first()
+    assert house.woken == ["a1", "b1", "a2"]
+    assert house.inside() == {"b1"}
 
 
 def test_those_whose_time_has_come_are_woken_in_turn() -> None:

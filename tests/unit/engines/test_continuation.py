@@ -1,6 +1,7 @@
 """Plays of choosing the means that goes on with an answer; what each one asks is the recipes' own tests'."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,3 +99,12 @@ def test_ids_are_asked_of_vllm_alone_and_no_other_byte_is_changed() -> None:
     assert with_ids(EngineKind.VLLM, "/v1/embeddings", body) is None
     assert with_ids(EngineKind.VLLM, CHAT, b'{"return_token_ids":true}') is None
     assert with_ids(EngineKind.VLLM, CHAT, b"[]") is None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("begun_by", [*ENGINES, EngineKind.AUTO])
+def test_a_prompt_that_ollama_wraps_goes_on_at_an_ollama_only(begun_by: EngineKind, engine: EngineKind) -> None:
+    one = replace(broken(TEXT, {"model": "m", "prompt": "Once"}, received("upon")), begun_by=begun_by)
+    is_other = begun_by is not EngineKind.AUTO and (begun_by is EngineKind.OLLAMA) != (engine is EngineKind.OLLAMA)
+    outcome = plan(engine, one, lambda path, body: None).outcome
+    assert (outcome is Refusal.NO_MEANS) == (is_other or engine is EngineKind.OLLAMA)
