@@ -248,7 +248,7 @@ class Answer:
             self._kept_bytes = 0
             if self._received.shrink():
                 self._mode = OVER
-                self._fail(FailureKind.BODY_MALFORMED)
+                completing.stop_collecting(self._exchange, self.attempt)
 
     def _shrink(self) -> None:
         self._kept_bytes = 0

@@ -33,13 +33,15 @@ class RunningAttempt:
     """An attempt while it lasts. `sent_at_s` is when its request began to be sent, `content_at_s` when its first content came.
 
     `name` is the backend's. `is_streamed`: its answer came as a stream of events. `takes_ids`: these carry token ids that the
-    client has not asked for. `is_assembled`: the answer is put together whole. `is_resume`: it continues one.
+    client has not asked for. `is_assembled`: the answer is put together whole. `is_resume`: it continues one. `is_fresh`: it goes
+    over new connections only.
     """
 
     is_streamed = False
     takes_ids = False
     is_assembled = False
     is_resume = False
+    is_fresh = False
     content_at_s = 0.0
     connection: UpstreamConnection | None = None
     answer: Answering | None = None
@@ -69,6 +71,7 @@ class RunningAttempt:
 
     def connect(self, on_connection: Callable[["RunningAttempt", UpstreamConnection], None], *, is_fresh: bool) -> None:
         """Take an idle connection or open one, and hand it over; a failure to is the attempt's."""
+        self.is_fresh = is_fresh
         pool, backend = self.exchange.relay.pool, self.choice.target.backend
         connection = None if is_fresh else pool.take(backend)
         if connection is not None:

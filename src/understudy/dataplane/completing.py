@@ -52,6 +52,11 @@ def finish_assembled(exchange: "RelayedExchange", attempt: RunningAttempt) -> No
     if _write_assembled(exchange):
         exchange.on_finished(attempt)
         return
+    stop_collecting(exchange, attempt)
+
+
+def stop_collecting(exchange: "RelayedExchange", attempt: RunningAttempt) -> None:
+    """Let go of an answer that cannot be put together, which is nobody's fault: it is asked for whole."""
     exchange.end_attempt(attempt, None)
     exchange.attempt = None
     _ask_whole(exchange)
@@ -78,7 +83,7 @@ def _write_assembled(exchange: "RelayedExchange") -> bool:
 
 
 def _ask_whole(exchange: "RelayedExchange") -> None:
-    """Ask once more, as the client asked: at its end the engine kept something back that only a whole answer has."""
+    """Ask once more, as the client asked: the engine kept something back that only a whole answer has, or it is very long."""
     relay = exchange.relay
     exchange.is_asked_whole = True
     exchange.resumer = None

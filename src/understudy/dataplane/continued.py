@@ -111,6 +111,10 @@ class ContinuedAnswer:
             if self._kept_bytes > FOLD_BYTES:
                 self._kept_bytes = 0
                 if self._received.shrink():
+                    if self._received.is_collected:
+                        self._is_over = True
+                        completing.stop_collecting(exchange, self._attempt)
+                        return
                     exchange.on_outgrown()
         if spliced.data and not self._received.is_collected:
             exchange.outlet.write(spliced.data)

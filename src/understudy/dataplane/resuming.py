@@ -202,7 +202,8 @@ class Resumer:
         attempt = self._attempt
         if attempt is None or attempt.connection is None:
             return
-        if attempt.connection.release():
+        # A fresh attempt stays on fresh connections: the backend may close each of them after its answer without saying so.
+        if not attempt.is_fresh and attempt.connection.release():
             self._advance(answer)
             return
         attempt.connection.close()

@@ -1,6 +1,6 @@
 """How llama.cpp goes on with an answer: the chat with the partial as its last message, or the rendered prompt and the text.
 
-Called through engines.continuation. Measured with build 11549 (tests/integration/test_continuing_real.py): with
+Called through engines.continuation. Measured with build 11549 (tests/integration/test_resume_real.py): with
 f32 arithmetic every cut of a greedy answer at a chunk's border goes on byte for byte.
 """
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from support.answers import LAST_CHUNK, chunk, sse, stream_head
-from support.continuing import BEGUN, answered, broken, last_request, llamas, text_of, told, until_asked
+from support.continuing import BEGUN, QUESTIONS_MAX, answered, broken, last_request, llamas, text_of, told, until_asked
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, stream_of
 from support.targets import UP, target, targets
 from support.transports import settle
@@ -131,6 +131,26 @@ async def test_further_connection_of_an_attempt_has_its_whole_time(monkeypatch: 
     await stage.say(2, stream_of("lo"))
     assert text_of(dechunk(client.data)[1]) == "Hello"
     assert kinds(stage) == [K.BODY_CUT, K.CONNECT_TIMEOUT, None]
+
+
+async def test_backend_that_closes_behind_every_answer_is_asked_over_new_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not say so, and each further question on its connection is lost."""
+    stage = Stage(monkeypatch, *llamas(2))
+    client = await broken(stage)
+    for _ in range(QUESTIONS_MAX):
+        request = last_request(stage, 1)
+        if not request.is_question:
+            break
+        engine = stage.engine(1)
+        engine.written.clear()
+        engine.feed(answered(told(request)))
+        await settle()
+        if stage.engine(1) is engine and engine.written:
+            engine.lose(ConnectionResetError())
+            await settle()
+    await stage.say(1, stream_of("lo"))
+    assert text_of(dechunk(client.data)[1]) == "Hello"
+    assert len(stage.network.opened[8001]) < QUESTIONS_MAX
 
 
 # --- a second one
