@@ -35,6 +35,7 @@ def finish_spent(exchange: "RelayedExchange", attempt: RunningAttempt, missing: 
 def complete(exchange: "RelayedExchange", missing: bytes) -> None:
     """End an answer of which the client has all but `missing`, its last events; no attempt runs."""
     exchange.leave_line()
+    exchange.record.refusal = None
     if exchange.resumer is not None and exchange.resumer.is_assembled:
         exchange.resumer.received.keep(missing)
         if not _write_assembled(exchange):

@@ -259,16 +259,20 @@ class RelayedExchange:
             command = exchange.on_failure(failure, snapshot, tally, now_s)
         elif resumer.look() is not None:
             command = exchange.give_up(failure)
+        elif resumer.closing() is not None and not resumer.lacks_usage():
+            completing.complete(self, resumer.closing() or b"")
+            return
         else:
-            missing = resumer.closing()
-            if missing is not None:
-                completing.complete(self, missing)
-                return
             command = exchange.on_break(failure, snapshot, tally, now_s)
         self._go_on(command, now_s)
 
     def _go_on(self, command: Command, now_s: float) -> None:
         """Carry out a command; an answer that nobody continues, and of which the client has nothing, may as well begin anew."""
+        missing = self.resumer.closing() if self.resumer is not None and not isinstance(command, Resume) else None
+        if missing is not None:
+            # Nobody can tell its tokens now, and all else has come.
+            completing.complete(self, missing)
+            return
         is_stuck = isinstance(command, Abort) or (isinstance(command, Wait) and self.exchange.has_refusal)
         if is_stuck and self.resumer is not None and not self.is_committed:
             self.resumer = self.record.refusal = None

@@ -27,7 +27,7 @@ from understudy.dataplane.received import Received
 from understudy.dataplane.sending import body_for
 from understudy.dataplane.upstream import UpstreamConnection
 from understudy.dialects.contract import Ending, StreamKind
-from understudy.dialects.splice import Splice, closing, cut_short
+from understudy.dialects.splice import Splice, closing, cut_short, lacks_usage
 from understudy.dialects.wish import read_wish
 from understudy.engines import ProbeAnswer
 from understudy.engines.continuation import Abilities, Broken, Question, continuation
@@ -126,6 +126,11 @@ class Resumer:
             return None
         return closing(self._wish, transcript)
 
+    def lacks_usage(self) -> bool:
+        """Whether an answer that has its finish lacks only what its client wants to be told of its tokens."""
+        transcript = self.received.transcript()
+        return transcript is not None and self._wish is not None and lacks_usage(self._wish, transcript)
+
     # --- how
 
     def on_connection(self, attempt: RunningAttempt, connection: UpstreamConnection) -> None:
@@ -176,7 +181,10 @@ class Resumer:
             exchange.record.refusal = outcome if isinstance(outcome, Refusal) else Refusal.UNREADABLE
             exchange.on_attempt_failed(attempt, FailureKind.RESUME_REFUSED)
         elif isinstance(outcome, Spent):
-            completing.finish_spent(exchange, attempt, cut_short(self._wish, transcript, outcome))
+            missing = (
+                closing(self._wish, transcript, outcome) if transcript.finish else cut_short(self._wish, transcript, outcome)
+            )
+            completing.finish_spent(exchange, attempt, missing or b"")
         else:
             earlier_s = exchange.now_s() - self._begun_at_s
             splice = Splice(self._wish, transcript, outcome, backend=attempt.name, earlier_s=earlier_s)

@@ -21,15 +21,23 @@ def writer_of(wish: Wish, transcript: Transcript, seam: dict[str, Any] | None, e
     return AnthropicWriter(transcript) if wish.shape is Shape.ANTHROPIC else OpenAIWriter(wish, transcript)
 
 
-def closing(wish: Wish, transcript: Transcript) -> bytes | None:
+def lacks_usage(wish: Wish, transcript: Transcript) -> bool:
+    """Whether a stream that has its finish lacks the usage that its client wants, and nobody has told the counts."""
+    is_known = USAGE_SENT in transcript.notes or None not in counts_of(transcript.usage)
+    return wish.wants_usage and bool(transcript.finish) and not is_known
+
+
+def closing(wish: Wish, transcript: Transcript, spent: Spent | None = None) -> bytes | None:
     """Write what a stream that has its finish lacks to be complete; None when it has no finish or that is not known.
 
-    A usage event that the client wanted and that did not come is written only where both counts are known.
+    A usage event that the client wanted and that did not come is written only where both counts are known: from the stream, or
+    as `spent` tells them.
     """
     if not transcript.finish or transcript.is_unreadable or transcript.choices > 1:
         return None
     is_sent = USAGE_SENT in transcript.notes
-    counts = Counts() if is_sent else Counts(*counts_of(transcript.usage))
+    known = Counts(spent.prompt_tokens, spent.completion_tokens) if spent is not None else Counts(*counts_of(transcript.usage))
+    counts = Counts() if is_sent else known
     return writer_of(wish, transcript, None, 0.0).end(counts)
 
 

@@ -252,6 +252,19 @@ def spent(cut: Cut, delivered: int | None, prompt_tokens: int | None = None) -> 
     return Spent(prompt_tokens, delivered if delivered is not None else transcript.tokens)
 
 
+def counted(cut: Cut, prompt_tokens: int | None, delivered: int | None) -> Spent:
+    """Return the counts of an answer that has its finish: what was delivered, and the token that ended it.
+
+    A stop string's own tokens are nowhere to be seen, so that the count is not known there.
+    """
+    wish, finish = cut.broken.wish, cut.broken.transcript.finish
+    if finish == "length" and wish.tokens_max is not None:
+        return Spent(prompt_tokens, wish.tokens_max)
+    if delivered is None or (finish == "stop" and wish.stops):
+        return Spent(prompt_tokens, None)
+    return Spent(prompt_tokens, delivered + (finish == "stop"))
+
+
 def fit_of(prompt: str, shown: str, sentinel: str) -> Fit:
     """Tell from a trial's `prompt` alone and from what it reads with `sentinel` as the answer how the template takes one."""
     if not prompt or not shown:

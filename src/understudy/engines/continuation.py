@@ -51,6 +51,10 @@ _RECIPES: Final[dict[EngineKind, tuple[_Recipe, ...]]] = {
         _Recipe(Method.SGLANG_TEXT, frozenset({Shape.OPENAI_TEXT}), sglang.continue_text),
     ),
 }
+_COUNTERS: Final[dict[EngineKind, Callable[[Cut], Asking[Spent | None]]]] = {
+    EngineKind.LLAMACPP: llamacpp.count,
+    EngineKind.VLLM: vllm.count,
+}
 # With nothing delivered the request is simply sent again, which every engine carries but for what the splice cannot write.
 _ANEW: Final = frozenset(Case) - {Case.SEVERAL_CHOICES, Case.TOOL_CALL, Case.AUDIO}
 _ID_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -63,7 +67,7 @@ _ANEW_METHODS: Final = {
 
 
 def continuation(engine: EngineKind, broken: Broken, abilities: Abilities) -> Asking[Continuation | Spent | Refusal]:
-    """Ask what must be known and return the request that goes on, or why there is none.
+    """Ask what must be known and return the request that goes on, or why there is none. An answer with its finish is counted.
 
     Yields at most a dozen questions, most of them only the first time for a model (`abilities`). Send each one's answer, or None
     when there was none. Raises nothing, whatever the answers are.
@@ -75,6 +79,8 @@ def continuation(engine: EngineKind, broken: Broken, abilities: Abilities) -> As
         return Refusal.NO_MEANS
     cases = cases_of(broken.wish, broken.transcript)
     cut = Cut(broken, ask, cases, abilities)
+    if broken.transcript.finish:
+        return (yield from _count(engine, cut))
     if not cut.text and not cut.reasoning:
         return _anew(engine, cut)
     recipes = [recipe for recipe in _RECIPES.get(engine, ()) if broken.wish.shape in recipe.shapes]
@@ -85,6 +91,13 @@ def continuation(engine: EngineKind, broken: Broken, abilities: Abilities) -> As
             if outcome is not None:
                 return outcome
     return Refusal.NO_MEANS if carrying or not recipes else Refusal.CASE
+
+
+def _count(engine: EngineKind, cut: Cut) -> Asking[Spent | Refusal]:
+    """Nothing is left to generate, but its tokens have not been told: ask for those of the prompt and of the answer."""
+    counter = _COUNTERS.get(engine)
+    told = (yield from counter(cut)) if counter is not None and not cut.cases else None
+    return told or Refusal.NO_MEANS
 
 
 def _reads_prompt_alike(begun_by: EngineKind, engine: EngineKind) -> bool:

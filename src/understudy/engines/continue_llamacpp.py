@@ -6,7 +6,7 @@ f32 arithmetic every cut of a greedy answer at a chunk's border goes on byte for
 
 from typing import Any, Final
 
-from understudy.core.transcript import Case, Continuation, Method, Shape
+from understudy.core.transcript import Case, Continuation, Method, Shape, Spent
 from understudy.engines.broken import (
     REASON_SENTINEL,
     SENTINEL,
@@ -17,6 +17,7 @@ from understudy.engines.broken import (
     Outcome,
     Shown,
     ask_json,
+    counted,
     encode,
     fit_of,
     going_on,
@@ -62,7 +63,7 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     delivered = yield from _count(cut, shown.prompt, text)
     left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
     if left is not None and left <= 0:
-        return spent(cut, delivered)
+        return (yield from _spent(cut, delivered))
     ask = {**going_on(cut, left, delivered), "messages": messages}
     if cut.shape is Shape.OPENAI_CHAT:
         ask |= _FLAGS
@@ -77,7 +78,7 @@ def continue_text(cut: Cut) -> Asking[Outcome]:
     delivered = yield from _count(cut, prompt, cut.text)
     left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
     if left is not None and left <= 0:
-        return spent(cut, delivered)
+        return (yield from _spent(cut, delivered))
     return Continuation(
         Method.LLAMACPP_TEXT,
         "/v1/completions",
@@ -105,6 +106,21 @@ def continue_ids(cut: Cut) -> Asking[Outcome]:
         return spent(cut, len(ids))
     ask = _as_text(cut, transcript.prompt_ids + ids, left, len(ids))
     return Continuation(Method.LLAMACPP_IDS, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, len(ids), undelivered=undelivered)
+
+
+def count(cut: Cut) -> Asking[Spent | None]:
+    """Ask how many tokens the prompt and the answer have, which has its finish and lacks its usage."""
+    prompt = yield from _prompt(cut)
+    ids = (yield from _tokens(cut, prompt)) if prompt is not None else None
+    if prompt is None or ids is None:
+        return None
+    return counted(cut, len(ids), (yield from _count(cut, prompt, cut.text)))
+
+
+def _spent(cut: Cut, delivered: int | None) -> Asking[Spent]:
+    """Return the counts of an answer that has all its tokens; the prompt's are asked for where the client is told of them."""
+    told = (yield from count(cut)) if cut.broken.wish.wants_usage else None
+    return spent(cut, delivered, told.prompt_tokens if told is not None else None)
 
 
 def read_ids(cut: Cut, ids: list[int]) -> Asking[str | None]:

@@ -7,7 +7,7 @@ that the last message is to be continued.
 from dataclasses import dataclass
 from typing import Any, Final
 
-from understudy.core.transcript import Case, Continuation, Method, Shape
+from understudy.core.transcript import Case, Continuation, Method, Shape, Spent
 from understudy.engines.broken import (
     SENTINEL,
     TRIAL,
@@ -17,6 +17,7 @@ from understudy.engines.broken import (
     Outcome,
     Shown,
     ask_json,
+    counted,
     encode,
     fit_of,
     going_on,
@@ -81,7 +82,7 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
         delivered = max(0, len(told.ids) - shown.tokens) if told is not None else None
     left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
     if left is not None and left <= 0:
-        return spent(cut, delivered)
+        return (yield from _spent(cut, delivered))
     ask = {**_going_on(cut, left, delivered), **_FLAGS, "messages": messages}
     return Continuation(Method.VLLM_CHAT, cut.path, encode(ask), cut.shape, delivered, swallow)
 
@@ -108,7 +109,7 @@ def continue_text(cut: Cut) -> Asking[Outcome]:
     if left is None:
         return None
     if left <= 0:
-        return spent(cut, delivered)
+        return (yield from _spent(cut, delivered))
     ask = {**_as_text(cut, prompt + text, left, delivered), **form}
     return Continuation(Method.VLLM_TEXT, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, delivered, swallow)
 
@@ -135,6 +136,21 @@ def continue_ids(cut: Cut) -> Asking[Outcome]:
         return spent(cut, len(ids))
     ask = _as_text(cut, transcript.prompt_ids + ids, left, len(ids))
     return Continuation(Method.VLLM_IDS, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, len(ids), undelivered=undelivered)
+
+
+def count(cut: Cut) -> Asking[Spent | None]:
+    """Ask how many tokens the prompt and the answer have, which has its finish and lacks its usage."""
+    prompt = yield from _tokenize_prompt(cut)
+    text = (yield from read_ids(cut, prompt.ids)) if prompt is not None else None
+    if prompt is None or text is None:
+        return None
+    return counted(cut, len(prompt.ids), (yield from _count(cut, text, cut.text)))
+
+
+def _spent(cut: Cut, delivered: int | None) -> Asking[Spent]:
+    """Return the counts of an answer that has all its tokens; the prompt's are asked for where the client is told of them."""
+    told = (yield from _tokenize_prompt(cut)) if cut.broken.wish.wants_usage else None
+    return spent(cut, delivered, len(told.ids) if told is not None else None)
 
 
 def read_ids(cut: Cut, ids: list[int]) -> Asking[str | None]:

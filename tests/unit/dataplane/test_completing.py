@@ -102,17 +102,24 @@ async def test_whole_answer_that_is_lost_for_good_is_an_error_response(monkeypat
     assert not client.is_closing()
 
 
-async def test_whole_answer_with_all_its_tokens_is_asked_for_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has counted its prompt, which a whole answer tells; so there is nothing to put together."""
+async def test_whole_answer_with_all_its_tokens_is_counted_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left to generate, and a whole answer tells the tokens of its prompt, which the next backend counts."""
     stage = Stage(monkeypatch, *llamas(2))
     client = await half_an_answer(stage, max_tokens=3)
     stage.network.failing[8000] = ConnectionRefusedError()
     stage.engine(0).lose(ConnectionResetError())
     await settle()
-    assert (await until_asked(stage, 1)).body["stream"] is False
-    await stage.say(1, answered({"choices": [{"message": {"content": "Hel"}, "finish_reason": "length"}]}))
-    answer = whole(client)[1]["choices"][0]
-    assert (answer["message"]["content"], answer["finish_reason"]) == ("Hel", "length")
+    engine = stage.engine(1)
+    while engine.written:
+        asked = last_request(stage, 1)
+        assert asked.is_question
+        engine.written.clear()
+        engine.feed(answered(told(asked)))
+        await settle()
+    answer = whole(client)[1]
+    assert (answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]) == ("Hel", "length")
+    assert answer["usage"]["completion_tokens"] == 3
+    assert answer["usage"]["prompt_tokens"] == len("<user>x<assistant>")
     assert stage.in_flight == 0
 
 

@@ -77,7 +77,7 @@ def test_what_is_left_of_a_bound_is_asked_for() -> None:
 
 def test_an_answer_with_all_its_tokens_is_spent() -> None:
     assert plan(LLAMA, broken(CHAT, chat(max_tokens=4), received("Once")), Llama()).outcome == Spent(None, 4)
-    assert plan(LLAMA, broken(TEXT, {"prompt": "It is", "max_tokens": 4}, received("Once")), Llama()).outcome == Spent(None, 4)
+    assert plan(LLAMA, broken(TEXT, {"prompt": "It is", "max_tokens": 4}, received("Once")), Llama()).outcome == Spent(5, 4)
 
 
 def test_a_client_that_began_the_answer_itself_has_the_partial_joined_to_it() -> None:
@@ -154,3 +154,20 @@ def test_ids_of_another_engine_go_on_where_this_one_reads_them_alike() -> None:
 
 def test_a_server_that_tells_nothing_is_not_asked_to_go_on() -> None:
     assert plan(LLAMA, broken(CHAT, chat(), received("Once")), lambda _path, _body: None).outcome is Refusal.NO_MEANS
+
+
+@pytest.mark.parametrize(
+    ("finish", "more", "completion"),
+    [
+        ("length", {"max_tokens": 9}, 9),
+        ("length", {}, 4),
+        ("stop", {}, 5),
+        ("stop", {"stop": ["!"]}, None),
+    ],
+)
+def test_an_answer_with_its_finish_is_counted(finish: str, more: dict[str, Any], completion: int | None) -> None:
+    """The token that ended it counts, those of a stop string are nowhere to be seen."""
+    transcript = received("Once")
+    transcript.finish = finish
+    outcome = plan(LLAMA, broken(TEXT, {"prompt": "It is", **more}, transcript), Llama()).outcome
+    assert outcome == Spent(5, completion)

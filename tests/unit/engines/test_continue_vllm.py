@@ -147,7 +147,7 @@ def test_ids_of_another_prompt_or_text_do_not_go_on(known: tuple[list[int], list
 
 def test_an_answer_with_all_its_tokens_is_spent() -> None:
     assert plan(VLLM, broken(CHAT, chat(max_tokens=4), received("Once")), Vllm()).outcome == Spent(None, 4)
-    assert plan(VLLM, broken(TEXT, {"prompt": "a", "max_tokens": 4}, received("Once")), Vllm()).outcome == Spent(None, 4)
+    assert plan(VLLM, broken(TEXT, {"prompt": "a", "max_tokens": 4}, received("Once")), Vllm()).outcome == Spent(1, 4)
     known = (ids(PROMPT), ids("Once"))
     assert plan(VLLM, broken(CHAT, chat(max_tokens=4), received("Once", ids=known)), Vllm()).outcome == Spent(len(PROMPT), 4)
 
@@ -164,3 +164,20 @@ def test_a_server_that_tells_nothing_is_not_asked_to_go_on() -> None:
     assert plan(VLLM, broken(CHAT, chat(), received("Once")), lambda _path, _body: None, abilities).outcome is Refusal.NO_MEANS
     # It may only have been busy.
     assert not abilities.shown
+
+
+@pytest.mark.parametrize(
+    ("finish", "more", "completion"),
+    [
+        ("length", {"max_tokens": 9}, 9),
+        ("length", {}, 4),
+        ("stop", {}, 5),
+        ("stop", {"stop": ["!"]}, None),
+    ],
+)
+def test_an_answer_with_its_finish_is_counted(finish: str, more: dict[str, Any], completion: int | None) -> None:
+    """The token that ended it counts, those of a stop string are nowhere to be seen."""
+    transcript = received("Once")
+    transcript.finish = finish
+    outcome = plan(VLLM, broken(TEXT, {"prompt": "It is", **more}, transcript), Vllm()).outcome
+    assert outcome == Spent(5, completion)
