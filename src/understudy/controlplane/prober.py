@@ -54,7 +54,7 @@ class _Watch:
 
 
 class Prober:
-    """Keeps one probing task per backend of the published plan.
+    """Keeps the two tasks of every backend of the published plan.
 
     `clock` gives loop time in seconds, `dice` a number from 0 to 1 for the jitter that keeps many daemons from probing in step.
     `resolve` as in Fetcher. `evidence` gives where to leave what speaks for a backend of that name (core.tally).

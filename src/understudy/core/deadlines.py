@@ -1,6 +1,6 @@
 """Which deadline of an attempt has passed, if any, and whether its backend is to be probed at once.
 
-Called by dataplane.relayed for every running exchange some twenty times a second. Pure: facts and now_s in, a failure kind out.
+Called by dataplane.vigil for every running exchange some twenty times a second. Pure: facts and now_s in, a failure kind out.
 Suspicion comes before the verdict: late alone is not lost, so a backend that answers its probes is waited for up to the bound
 that is configured. What follows from it is core.exchange's to decide.
 """

@@ -1,6 +1,6 @@
 """What speaks for a backend being alive or lost, between two verdicts of its condition: probes, its own figures, its streams.
 
-Kept in core.tally per backend. Written by controlplane.prober (probes and progress) and dataplane.relayed (streams that move),
+Kept in core.tally per backend. Written by controlplane.prober (probes and progress) and dataplane.vigil (streams that move),
 read by core.deadlines. In a snapshot it would mean a swap with every probe. Never decides a condition (core.health).
 """
 

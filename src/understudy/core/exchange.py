@@ -1,6 +1,6 @@
 """Decide, for one client request, what to do next: an attempt, a wait, or an honest end.
 
-Called by dataplane.relay with what happened and when; answers with one command. Pure: it reads the snapshot and the tally it
+Called by dataplane.relayed with what happened and when; answers with one command. Pure: it reads the snapshot and the tally it
 is handed and never opens, sends or sleeps. It does not choose among backends (core.balancer) and knows no bytes.
 """
 

@@ -1,7 +1,8 @@
 """How long one backend takes to its first content, by the size of the prompt: measured, and cautious where it is estimated.
 
-Kept in core.tally per backend, fed by dataplane.relay with every first content, read by core.deadlines and for hedging. Pure and
-bounded. Never a promise: prompt caches, queues and other models make the same size fast or slow, so the slow ones count.
+Kept in core.tally per backend, fed by dataplane.observations with some first contents a second, read by core.deadlines and for
+hedging. Pure and bounded. Never a promise: prompt caches, queues and other models make the same size fast or slow, so the slow
+ones count.
 """
 
 from collections import deque

@@ -1,7 +1,7 @@
 """Whose exchange goes before others in the waiting line.
 
-Called by dataplane for every request. Pure. A client's word counts only when the operator trusts its key: otherwise everybody
-would be first.
+Called by dataplane.relayed for every exchange that waits. Pure. A client's word counts only when the operator trusts its key:
+otherwise everybody would be first.
 """
 
 from collections.abc import Collection

@@ -1,6 +1,6 @@
 """What happened: the facts of one finished attempt and of one finished exchange.
 
-Written by dataplane.relay, read by controlplane.publisher (observations), telemetry (log line, metrics). Mutable while the
+Written by dataplane.relay and relayed, read by telemetry (log line, metrics). Mutable while the
 exchange lasts, left alone afterwards. Defaults stand in the classes, because one is made for every request.
 """
 

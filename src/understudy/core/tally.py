@@ -1,8 +1,8 @@
 """This process's own live counts per backend: what is in flight, what failed, who is ejected or resting.
 
-Written by dataplane.relay through `Tally`, read by core.balancer, core.status and telemetry. Created once and kept through
-reloads. Pure: the caller passes now_s (seconds, loop time). Never probes and never decides a condition (core.health): traffic
-and probes are separate evidence, and only live success or time ends an ejection.
+Written by dataplane.relayed and observations through `Tally`, read by core.balancer, core.status and telemetry. Created once and
+kept through reloads. Pure: the caller passes now_s (seconds, loop time). Never probes and never decides a condition
+(core.health): traffic and probes are separate evidence, and only live success or time ends an ejection.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ _GOOD_MINUTE_S = 60.0
 class BackendTally:
     """The counts of one backend. Anyone may read them; only `Tally` and the balancer's turn-taking write them.
 
-    `evidence` is written by the prober and the relay, too: what speaks for the backend's being alive, newer than its condition.
+    `evidence` is written by controlplane.prober and dataplane.vigil: what speaks for its being alive, newer than its condition.
 
     `ejected_until_s` is 0.0 while in service and stays set after that time until a success: half-open. `suspect_until_s` is
     how long a failure keeps balances from preferring the backend. `turn` and `warm_credit` are the balancer's: the place in

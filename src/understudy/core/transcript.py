@@ -1,7 +1,7 @@
 """What a client has received of a streamed answer, and whether another backend can go on with it.
 
-A `Transcript` is folded by dialects from the bytes that passed, a `Wish` read by them from the request's body; both only when
-an answer broke, was collected or grew large. `cases_of` names what makes a continuation harder than plain text, `CARRIES` (the
+A `Transcript` is folded by dialects from the bytes that passed, when an answer broke or grew large, a `Wish` read by them from
+the request's body, when it broke. `cases_of` names what makes a continuation harder than plain text, `CARRIES` (the
 loss contract, shown in docs/failure-model.md) which engine's means carries which case. Pure; writes no request (engines) and no
 event (dialects).
 """
@@ -69,7 +69,6 @@ class Refusal(StrEnum):
     BARREN = "barren"  # continuations yielded nothing, or there were too many
 
 
-_ALL = frozenset(Case)
 _TEXTUAL: frozenset[Case] = frozenset()
 _PARSED = frozenset({Case.TOOLS_OFFERED, Case.IMAGES, Case.LOGPROBS})
 

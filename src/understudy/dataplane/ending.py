@@ -1,6 +1,7 @@
 """What a client gets when its exchange ends in an error: a response of its dialect, or an event inside the stream.
 
-Called by dataplane.relayed with what core.exchange decided. Writes and closes; decides nothing.
+Called by dataplane.relayed with what core.exchange decided, and by dataplane.answer where a stream was begun too early. Writes
+and closes; decides nothing.
 """
 
 from typing import TYPE_CHECKING

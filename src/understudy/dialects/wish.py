@@ -1,7 +1,7 @@
 """Read from a request's body what a continuation of its answer must heed: bounds, stop strings, and what makes it hard.
 
-Called by dataplane at a break and before an answer is collected, so its cost does not matter. Errs on the side of a `Case`: one
-too many is an honest end, one too few a corrupted answer. Never writes a request (engines).
+Called by dataplane.resuming at a break, so its cost does not matter; `shape_of` with every first content. Errs on the side of a
+`Case`: one too many is an honest end, one too few a corrupted answer. Never writes a request (engines).
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
 """What each engine is like: what to ask it to learn its condition, and what its answers mean.
 
-`probe` is driven by controlplane.prober; `classify`, `retry_after_s` and `with_ids` are called by dataplane. Pure: probes are
-generators that yield questions and are sent the answers. Every question is a GET without side effects.
+`probe` is driven by controlplane.fetcher; `classify` and `retry_after_s` are called by dataplane. Pure: probes are generators
+that yield questions and are sent the answers. Every question of a probe is a GET without side effects; how an answer that broke
+goes on is engines.continuation.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from typing import Final
 from understudy.core.health import Seen
 from understudy.core.snapshot import EngineKind
 from understudy.engines.answers import classify, retry_after_s
-from understudy.engines.continuation import with_ids
 from understudy.engines.contract import Finding, Probe, ProbeAnswer, ProbeRequest
 from understudy.engines.detect import detect
 from understudy.engines.llamacpp import probe_llamacpp
@@ -19,7 +19,7 @@ from understudy.engines.openai import probe_openai
 from understudy.engines.sglang import probe_sglang
 from understudy.engines.vllm import probe_vllm
 
-__all__ = ["Finding", "Probe", "ProbeAnswer", "ProbeRequest", "classify", "probe", "retry_after_s", "with_ids"]
+__all__ = ["Finding", "Probe", "ProbeAnswer", "ProbeRequest", "classify", "probe", "retry_after_s"]
 
 _PROBES: Final[dict[EngineKind, Callable[[Finding | None], Probe]]] = {
     EngineKind.OLLAMA: probe_ollama,
