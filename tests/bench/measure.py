@@ -25,11 +25,13 @@ from bench.proxies import (
     running_engine,
     running_proxy,
 )
+from bench.resume import measure_breaks
 
 KIB, MIB = 1024, 1024 * 1024
 # What the project allows itself; None where the bound is a ratio and not a figure.
 AT_MOST_OF_NGINX = {"request_us": 3.0, "chunk_us": 1.5}
 AT_MOST = {"first_answer_s": 1.5, "idle_mib": 60.0, "held_stream_kib": 40.0, "growth_kib": 1024.0}
+BREAK_MS_AT_MOST = 50.0
 SAYS = {
     "first_answer_s": "start until the first answer, s",
     "idle_mib": "resident memory when idle, MiB",
@@ -47,6 +49,7 @@ class Wish:
     streams: int
     held: int
     exchanges: int
+    breaks: int
 
 
 def say(line: str = "") -> None:
@@ -148,6 +151,13 @@ def print_tables(figures: dict[str, dict[str, float]]) -> None:
         say("\nno nginx here, so no ratio; on Debian: apt install nginx-light")
 
 
+def print_breaks(gaps_ms: dict[str, tuple[float, float]]) -> None:
+    """Print how long a client waits for the next piece when a backend dies in the middle of an answer."""
+    say(f"\n{'from a break to the next piece, ms':36}{'median':>13}{'worst':>13}{'at most':>13}")
+    for pair, (median_ms, worst_ms) in gaps_ms.items():
+        say(f"{pair:36}{median_ms:13.2f}{worst_ms:13.2f}{BREAK_MS_AT_MOST:13.2f}")
+
+
 def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
     keys = {key for row in rows for key in row}
     return {key: statistics.median(row[key] for row in rows if key in row) for key in keys}
@@ -164,8 +174,9 @@ def _read_wish() -> Wish:
     parser.add_argument("--streams", type=int, default=200, help="streams at once, 25 pieces a second each")
     parser.add_argument("--held", type=int, default=1000, help="streams held open for the memory figure")
     parser.add_argument("--exchanges", type=int, default=100_000, help="exchanges for the growth figure")
+    parser.add_argument("--breaks", type=int, default=50, help="answers broken in the middle, for each pair of engines")
     given = parser.parse_args()
-    return Wish(given.rounds, given.seconds, given.streams, given.held, given.exchanges)
+    return Wish(given.rounds, given.seconds, given.streams, given.held, given.exchanges, given.breaks)
 
 
 def main() -> int:
@@ -177,6 +188,7 @@ def main() -> int:
             work = Path(folder)
             compile_tools(work)
             print_tables(measure_all(work, wish))
+            print_breaks(measure_breaks(work, wish.breaks))
     except BenchError as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1

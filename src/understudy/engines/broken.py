@@ -249,7 +249,10 @@ def spent(cut: Cut, delivered: int | None, prompt_tokens: int | None = None) -> 
     transcript = cut.broken.transcript
     if prompt_tokens is None and transcript.prompt_ids:
         prompt_tokens = len(transcript.prompt_ids)
-    return Spent(prompt_tokens, delivered if delivered is not None else transcript.tokens)
+    if delivered is None:
+        # Where nobody counts, it has as many as the client allowed.
+        delivered = transcript.tokens if transcript.tokens is not None else cut.broken.wish.tokens_max
+    return Spent(prompt_tokens, delivered)
 
 
 def counted(cut: Cut, prompt_tokens: int | None, delivered: int | None) -> Spent:

@@ -121,7 +121,7 @@ def test_json_is_refused_because_a_grammar_may_begin_anew() -> None:
 
 @pytest.mark.parametrize(("path", "ask"), [(NATIVE, chat(options={"num_predict": 1})), (CHAT, chat(max_tokens=1, tools=TOOLS))])
 def test_an_answer_with_all_its_tokens_is_spent(path: str, ask: dict[str, Any]) -> None:
-    assert plan(OLLAMA, broken(path, ask, received("Once")), Ollama()).outcome == Spent(None, None)
+    assert plan(OLLAMA, broken(path, ask, received("Once")), Ollama()).outcome == Spent(None, 1)
 
 
 def test_a_version_that_does_not_render_has_no_means() -> None:

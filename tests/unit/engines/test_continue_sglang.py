@@ -41,7 +41,7 @@ def test_a_prompt_that_has_more_than_the_default_had_no_such_default() -> None:
 
 def test_an_answer_with_all_its_tokens_is_spent() -> None:
     for path, ask in ((CHAT, chat(max_tokens=3)), (TEXT, {"prompt": "It is", "max_tokens": 3})):
-        assert plan(SGLANG, broken(path, ask, received("Once", pieces=3)), silent).outcome == Spent(None, None)
+        assert plan(SGLANG, broken(path, ask, received("Once", pieces=3)), silent).outcome == Spent(None, 3)
 
 
 def test_other_paths_and_thoughts_are_refused() -> None:
