@@ -1,6 +1,6 @@
 """How long a client waits between the last piece before a break and the first one after it; part of `make bench`.
 
-The engines are the scripted ones of tests/support, which answer at once, so that nearly all of it is the daemon's. Wall time, and so
+The engines are the scripted ones of tests/support, which answer at once, so that nearly all of it is the daemon's. Wall time, so
 a figure to look at rather than to compare on a busy machine.
 """
 
