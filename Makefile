@@ -17,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.installed-to-run ## the main job in under 15 seconds: a primary dies, a backup answers, the primary returns
+demo: $(VENV)/.installed-to-run ## the main job in under 15 seconds: a primary dies in mid-answer, a backup goes on with it, the primary returns
 	@$(BIN)/understudy demo $(ARGS)
 
 test: $(VENV)/.installed-to-develop ## all tests

@@ -1,8 +1,8 @@
 """What can go wrong, and what each failure means: one table for the data plane, one exception for operators.
 
 On the data plane a failure is a value (`Failure`); `MEANING` says whose side it is on, whether another attempt may follow,
-whether the backend is to blame and what the client is told. Read by core.exchange (decides) and dataplane.relay (acts).
-Never matched by text. `ConfigError` is for people: where, what was found, what to write instead.
+whether the backend is to blame and what the client is told. Read by core.exchange and resume (decide) and dataplane
+(acts). Never matched by text. `ConfigError` is for people: where, what was found, what to write instead.
 """
 
 from dataclasses import dataclass

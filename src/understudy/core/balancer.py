@@ -1,6 +1,6 @@
 """Choose the backend for an exchange's next attempt, or say why there is none.
 
-Called by core.exchange through dataplane.relay for every attempt. Reads one snapshot and this process's tally; writes nothing
+Called by core.exchange and core.resume for every attempt. Reads one snapshot and this process's tally; writes nothing
 but the tally's turn-taking (round robin, slow start). Pure otherwise: now_s (seconds, loop time) is the caller's, nothing is
 random. Never waits, never counts an attempt (`Tally.begin`) and never decides a condition (core.health).
 """
