@@ -77,7 +77,7 @@ class Outlet:
     def open_early(self, exchange: "RelayedExchange") -> None:
         """Begin an event stream before any backend has: the client waits, and hears from now on that it still does."""
         head = ResponseHead()
-        head.status = 200
+        head.status = self._record.status = 200
         self.open(exchange, head, kind=StreamKind.SSE, lines=EVENT_STREAM)
 
     def _send(self, data: bytes, body_bytes: int) -> None:

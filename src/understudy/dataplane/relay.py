@@ -279,10 +279,13 @@ class Relay:
         now_s = self.now_s()
         late_s = now_s - self._sweep_due_at_s
         self._sweep_timer = None
-        for exchange in list(self.running):
-            if late_s > LATE_S_MAX:
-                # We were stopped, not the backends: what they have sent meanwhile still lies in the kernel.
-                vigil.forgive(exchange, late_s)
+        running = list(self.running)
+        if late_s > LATE_S_MAX:
+            # We were stopped, not the backends: what they have sent meanwhile still lies in the kernel. All at once, because the
+            # line keeps its order by when each one began.
+            for exchange in running:
+                vigil.forgive(exchange, late_s, now_s)
+        for exchange in running:
             if exchange.is_running:
                 self._check(exchange, now_s)
         if self.line.count:

@@ -324,9 +324,13 @@ class RelayedExchange:
 
     def on_wake(self) -> None:
         """Something changed, or the time to wait is over."""
-        if self.is_running and self.waiting_since_s:
+        if not self.is_running or not self.waiting_since_s:
+            return
+        try:
             now_s = self.now_s()
             self._go_on(self.exchange.on_wake(self.relay.published.current, self.relay.tally, now_s), now_s)
+        except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not everybody's waiting
+            self.on_exception(error)
 
     def on_displaced(self) -> None:
         """There is no room in the line for this one."""

@@ -117,14 +117,14 @@ def _hedge(exchange: "RelayedExchange", now_s: float) -> None:
         exchange.begin_hedge(command)
 
 
-def forgive(exchange: "RelayedExchange", late_s: float) -> None:
-    """Leave the time out during which the daemon itself did not run."""
-    exchange.started_at_s += late_s
+def forgive(exchange: "RelayedExchange", late_s: float, now_s: float) -> None:
+    """Leave the time out during which the daemon itself did not run; nothing begins later than now for that."""
+    exchange.started_at_s = min(now_s, exchange.started_at_s + late_s)
     for attempt in (exchange.attempt, exchange.hedge):
         if attempt is not None:
-            attempt.sent_at_s += late_s
+            attempt.sent_at_s = min(now_s, attempt.sent_at_s + late_s)
             if attempt.answer is not None:
-                attempt.answer.progress_at_s += late_s
+                attempt.answer.progress_at_s = min(now_s, attempt.answer.progress_at_s + late_s)
 
 
 def _check_client(exchange: "RelayedExchange", now_s: float) -> None:

@@ -73,11 +73,13 @@ class Fit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a trial has shown of a template: its `fit`, and the trial's `prompt` without the answer, "" where unknown."""
+    """What a trial has shown of a template: its `fit`, and the end of the trial's prompt without the answer, "" where unknown.
+
+    No more than the end, because it outlives its request and a client's tools and documents stand further up.
+    """
 
     fit: Fit
-    prompt: str = ""
-    tokens: int | None = None
+    tail: str = ""
 
 
 @dataclass(slots=True)

@@ -60,7 +60,7 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     messages = with_partial(cut.ask.get("messages"), spoken(cut, text), joins=True)
     if messages is None:
         return None
-    delivered = yield from _count(cut, shown.prompt, text)
+    delivered = yield from _count(cut, shown.tail, text)
     left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
     if left is not None and left <= 0:
         return (yield from _spent(cut, delivered))
@@ -181,7 +181,7 @@ def _try_template(cut: Cut) -> Asking[Shown]:
         fit = Fit.OTHER if whole else Fit.NONE
     else:
         fit = fit_of(before, shown, SENTINEL)
-    found = Shown(fit, before)
+    found = Shown(fit, before[-_TAIL_CHARACTERS:])
     # No answer is no knowledge.
     return cut.abilities.learn(key, found) if before and shown else found
 

@@ -140,5 +140,5 @@ def _try_template(cut: Cut) -> Asking[Shown]:
     prompt = yield from _render(cut, path, {**members, "messages": list(TRIAL)})
     trial = [*TRIAL, {"role": "assistant", "content": SENTINEL}]
     shown = yield from _render(cut, path, {**members, "messages": trial})
-    found = Shown(fit_of(prompt, shown, SENTINEL), prompt)
+    found = Shown(fit_of(prompt, shown, SENTINEL))
     return cut.abilities.learn(key, found) if prompt and shown else found

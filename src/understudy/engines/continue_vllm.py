@@ -77,9 +77,8 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     if messages is None or not text:
         return None
     delivered = cut.broken.transcript.tokens
-    if delivered is None and cut.is_counted and shown.tokens is not None:
-        told = yield from _tokenize(cut, {**template_members(cut.ask), "messages": [*TRIAL, partial], **_FLAGS})
-        delivered = max(0, len(told.ids) - shown.tokens) if told is not None else None
+    if delivered is None and cut.is_counted:
+        delivered = yield from _count_in_chat(cut, partial)
     left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
     if left is not None and left <= 0:
         return (yield from _spent(cut, delivered))
@@ -232,7 +231,15 @@ def _try_template(cut: Cut) -> Asking[Shown]:
     shown = yield from read_ids(cut, behind.ids)
     if prompt is None or shown is None:
         return Shown(Fit.NONE)
-    return cut.abilities.learn(key, Shown(fit_of(prompt, shown, SENTINEL), prompt, len(before.ids)))
+    return cut.abilities.learn(key, Shown(fit_of(prompt, shown, SENTINEL)))
+
+
+def _count_in_chat(cut: Cut, partial: dict[str, Any]) -> Asking[int | None]:
+    """Ask how many tokens the partial message has in a short chat with the request's own tools, which are rendered, too."""
+    members = template_members(cut.ask)
+    before = yield from _tokenize(cut, {**members, "messages": list(TRIAL)})
+    behind = yield from _tokenize(cut, {**members, "messages": [*TRIAL, partial], **_FLAGS})
+    return max(0, len(behind.ids) - len(before.ids)) if before is not None and behind is not None else None
 
 
 def _count(cut: Cut, prompt: str, text: str) -> Asking[int | None]:

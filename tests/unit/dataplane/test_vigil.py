@@ -254,6 +254,7 @@ async def test_failure_behind_an_early_head_is_told_in_an_event(monkeypatch: pyt
     assert "gpu0" in error["message"]
     assert DONE not in body
     assert (stage.record.failure, stage.in_flight) == (K.SERVER_ERROR, 0)
+    assert stage.record.status == 200
 
 
 @pytest.mark.parametrize(
@@ -350,3 +351,29 @@ async def test_lines_of_ollama_have_no_comments(monkeypatch: pytest.MonkeyPatch)
     await stage.say(0, stream_head(NDJSON) + chunk(line))
     await stage.pass_time(10.0)
     assert dechunk(client.data)[1] == line
+
+
+async def test_who_waits_keeps_the_order_through_a_stop_of_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are forgiven the time before the first one's deadline is looked at."""
+    stage = Stage(monkeypatch, target(0, in_flight_max=1), failover=FailoverRules(hold_s=500.0))
+    await stage.ask(chat())
+    waiting = [await stage.ask(chat()) for _ in range(3)]
+    stage.clock.now_s += 100.0
+    waiting[0].end()
+    waiting[0].lose()
+    await stage.pass_time(1.0)
+    assert len(stage.relay.line) == 2
+    assert stage.errors == []
+
+
+async def test_mistake_of_our_own_while_somebody_is_woken_ends_that_exchange_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, target(0, DOWN), failover=FailoverRules(hold_s=60.0))
+    client, other = await stage.ask(chat()), await stage.ask(chat())
+    first = next(exchange for exchange in stage.relay.running if exchange.downstream.transport is client)
+    monkeypatch.setattr(first.exchange, "on_wake", lambda *_: 1 / 0)
+    stage.publish(target(0))
+    await settle()
+    await stage.say(0, stream_of("a"))
+    assert client.data.startswith(b"HTTP/1.1 500 ")
+    assert dechunk(other.data)[2]
+    assert [type(error) for error in stage.errors] == [ZeroDivisionError]

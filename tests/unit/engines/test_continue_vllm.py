@@ -37,7 +37,8 @@ class Vllm:
 
     def render(self, body: dict[str, Any]) -> str:
         *before, last = body["messages"]
-        prompt = "".join(f"<{message['role']}>{message['content']}</>" for message in before)
+        prompt = "".join(tool["function"]["name"] for tool in body.get("tools", ()))
+        prompt += "".join(f"<{message['role']}>{message['content']}</>" for message in before)
         if not body.get("continue_final_message"):
             return f"{prompt}<{last['role']}>{last['content']}</><assistant>"
         text = last["content"].rstrip() if self.trims else last["content"]
@@ -57,8 +58,15 @@ def test_a_chat_goes_on_with_its_final_message() -> None:
 def test_what_the_template_does_is_asked_once_and_a_count_each_time() -> None:
     abilities = Abilities()
     plan(VLLM, broken(CHAT, chat(max_tokens=10), received("Once")), Vllm(), abilities)
-    assert plan(VLLM, broken(CHAT, chat(max_tokens=10), received("Once")), Vllm(), abilities).paths == ["/tokenize"]
+    assert plan(VLLM, broken(CHAT, chat(max_tokens=10), received("Once")), Vllm(), abilities).paths == ["/tokenize"] * 2
     assert plan(VLLM, broken(CHAT, chat(), received("Once")), Vllm(), abilities).paths == []
+
+
+def test_a_request_is_counted_with_its_own_tools_whoever_asked_before() -> None:
+    abilities, model = Abilities(), Vllm()
+    for count in (1, 20):
+        ask = chat(max_tokens=10, tools=TOOLS * count)
+        assert plan(VLLM, broken(CHAT, ask, received("Once")), model, abilities).going_on.delivered_tokens == 4
 
 
 def test_an_assistants_message_of_the_clients_own_is_joined_only_where_it_was_gone_on_with() -> None:
