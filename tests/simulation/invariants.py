@@ -16,9 +16,10 @@ from simulation.rightness import compare
 from simulation.stage import Stage
 from simulation.watching import USABLE, Turn
 from simulation.writing import GOES_ON
-from understudy.core.exchange import BREAKING, BROKEN_MAX, FREE
+from understudy.core.exchange import BREAKING, BROKEN_MAX
 from understudy.core.record import ExchangeRecord
 from understudy.core.resume import BARREN_MAX
+from understudy.core.retry import FREE
 from understudy.core.snapshot import Resume
 from understudy.errors import MEANING, Blame, FailureKind
 
@@ -110,7 +111,7 @@ class Judge:
         if first and record is not None:
             make = self.stage.makes[first]
             last = max((call for call in self.calls.get(asked.tag, ()) if not call.is_question), key=lambda call: call.begun_at_s)
-            others = [self.stage.makes[name] for name in record.seams]
+            others = [self.stage.makes[name] for name in record.resumed_on]
             for invariant, what in compare(asked, said, make, record, others, ends_well=not last.behaviour.fault.is_blamed):
                 self.say(invariant, f"{asked.tag} ({asked.path}, {make}, {asked.wanted}): {what}")
         elif said.has_content and record is not None:
@@ -192,8 +193,8 @@ class Judge:
             asked, at = asked_by_tag.get(tag), self.records.get(tag)
             if asked is None or not (asked.declines_resume or is_off):
                 continue
-            if any(call.goes_on for call in calls) or (at is not None and at[1].seams):
-                self.say("who declines is not resumed", f"{tag}: {at[1].seams if at else ()}")
+            if any(call.goes_on for call in calls) or (at is not None and at[1].resumed_on):
+                self.say("who declines is not resumed", f"{tag}: {at[1].resumed_on if at else ()}")
 
     def _judge_blame(self) -> None:
         faults: Counter[str] = Counter()
@@ -272,7 +273,7 @@ class Judge:
                 barren = sum(1 for one in record.attempts[first + 1 :] if one.failure not in UNHARMED)
                 if self.stage.makes[steady] in GOES_ON[asked.path] and barren < BARREN_MAX:
                     tried = [(one.backend, str(one.failure)) for one in record.attempts]
-                    self.say("one that can go on is enough", f"{asked.tag} at {at_s:.1f} s: {record.refusal} after {tried}")
+                    self.say("one that can go on is enough", f"{asked.tag} at {at_s:.1f} s: {record.not_resumed} after {tried}")
 
     def judge_waiting(self) -> None:
         """Nobody is passed by one of lower priority, nor twice by one of the same priority."""

@@ -48,7 +48,7 @@ def compare(
 
     `ends_well`: its last part came without a fault.
     """
-    seams = record.seams
+    seams = record.resumed_on
     right = right_answer(asked, make)
     if right is None:
         if said.has_content:
@@ -79,7 +79,7 @@ def _tells_usage(asked: Asked, record: ExchangeRecord) -> bool:
     """Whether the last who wrote was an engine that counts: not when nothing but the end was missing, or left to generate."""
     last = record.attempts[-1]
     is_broken = any(one.failure is not None for one in record.attempts)
-    return not is_broken or (last.failure is None and record.seams[-1:] == (last.backend,) and not asked.tokens_max)
+    return not is_broken or (last.failure is None and record.resumed_on[-1:] == (last.backend,) and not asked.tokens_max)
 
 
 def _compare_text(asked: Asked, said: Said, make: Make, right: Said, *, is_counted: bool) -> Iterator[Wrong]:

@@ -73,8 +73,8 @@ def test_the_plays_reach_every_fault(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def note_record(stage: Stage, record: ExchangeRecord) -> None:
         finished(stage, record)
-        refusals.add(record.refusal)
-        seams[f"{len(record.seams)} seams"] += 1
+        refusals.add(record.not_resumed)
+        seams[f"{len(record.resumed_on)} seams"] += 1
         seams[f"a hedge {'won' if any(one.failure is FailureKind.HEDGE_LOST for one in record.attempts) else ''}"] += 1
 
     monkeypatch.setattr(Stage, "finished", note_record)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from understudy.core.exchange import FREE
+from understudy.core.retry import FREE
 from understudy.core.snapshot import Condition, Duty, Published
 from understudy.core.tally import Tally
 from understudy.dataplane.relay import Relay

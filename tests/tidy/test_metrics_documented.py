@@ -26,7 +26,7 @@ def rendered() -> Described:
     metrics = Metrics()
     metrics.on_exchange(exchange(attempt("pi", FailureKind.REFUSED), attempt("pi")))
     broken = exchange(attempt("pi"), attempt("pi", FailureKind.BODY_CUT), failure=FailureKind.BODY_CUT)
-    broken.seams, broken.refusal = ("pi",), Refusal.TOO_LONG
+    broken.resumed_on, broken.not_resumed = ("pi",), Refusal.TOO_LONG
     metrics.on_exchange(broken)
     backend = Backend("pi", Address("http", "127.0.0.1", 1))
     snapshot = RoutingSnapshot(1, RoutingPlan((backend,)), (Target(backend, BackendState()),))

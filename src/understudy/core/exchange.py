@@ -8,16 +8,10 @@ from understudy.core.ask import Ask
 from understudy.core.balancer import Choice, NoChoice, pick
 from understudy.core.commands import Abort, Attempt, Command, Resume, Wait
 from understudy.core.resume import Resumption
-from understudy.core.retry import RetryBudget
+from understudy.core.retry import AGAIN_INTERVAL_S, FREE, UNHURT, UNREACHED, RetryBudget
 from understudy.core.snapshot import Condition, Duty, RoutingSnapshot
 from understudy.core.tally import Tally
 from understudy.errors import MEANING, Again, Failure, FailureKind
-
-__all__ = ["Abort", "Attempt", "Command", "Exchange", "Resume", "Wait"]
-
-# Nothing of the request reached the backend, so trying it again costs it nothing; while there is no other backend it is
-# asked again at this pace until `hold` is over (a restart of the only backend takes seconds).
-RECONNECT_INTERVAL_S = 0.2
 
 # A request that broke this many backends after they had all of it is not given to another one (poison).
 BROKEN_MAX = 2
@@ -26,18 +20,7 @@ BROKEN_MAX = 2
 RETRY_AFTER_S = 1.0
 
 _SERVING = frozenset({Condition.UP, Condition.WARMING})
-UNREACHED = frozenset(
-    {
-        FailureKind.REFUSED,
-        FailureKind.UNREACHABLE,
-        FailureKind.CONNECT_TIMEOUT,
-        FailureKind.NAME_UNRESOLVED,
-        FailureKind.TLS_FAILED,
-    }
-)
-UNHURT = frozenset({FailureKind.BUSY, FailureKind.LOADING})
 _HELD_FOR = UNREACHED | UNHURT
-FREE = UNREACHED | UNHURT | {FailureKind.MODEL_MISSING, FailureKind.UNSUPPORTED}
 BREAKING = frozenset({FailureKind.LOST_BEFORE_HEAD, FailureKind.BODY_CUT})
 PASSED_ON = frozenset({FailureKind.MODEL_MISSING, FailureKind.UNSUPPORTED})
 
@@ -148,9 +131,10 @@ class Exchange:
         self._tried |= {failure.backend: now_s for failure in failures[:-1]}
         return self._after(failures[-1], snapshot, tally, now_s)
 
-    def again(self, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
-        """Return the attempt that repeats the last one, which went well but cannot be used; nobody failed."""
+    def again(self, choice: Choice | None, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
+        """Return the attempt that repeats the last one, at `choice`, which went well but cannot be used; nobody failed."""
         self._resumption = None
+        self._choice = choice or self._choice
         if self._choice is not None and _is_still_in_service(self._choice, snapshot):
             return self._attempt(self._choice, is_fresh=False)
         return self._next(snapshot, tally, now_s)
@@ -231,7 +215,7 @@ class Exchange:
         """Return when each backend that was not reached, or that sent us away unhurt, may be asked again while we hold."""
         last = {failure.backend: failure.kind for failure in self.failures}
         return {
-            name: max(tally.of(name).rest_until_s, failed_at_s + RECONNECT_INTERVAL_S)
+            name: max(tally.of(name).rest_until_s, failed_at_s + AGAIN_INTERVAL_S)
             for name, failed_at_s in self._tried.items()
             if last.get(name) in _HELD_FOR
         }

@@ -26,9 +26,9 @@ class ExchangeRecord:
     `status` is what the client got (499: it left first); `failure` why the exchange failed, None when it was answered.
     `ttft_s` runs from the request's last byte to the first content sent on, waiting and all attempts included; 0.0 when no
     content was sent. `waited_s` is the part spent in `hold` or in line. `method` and `path` carry no query, so no secret.
-    `finished_unix_s` is the wall clock's time at the end, 0.0 before. `seams` names the backends that went on with the answer
-    after a break, in order; `refusal` why a broken one was not continued; `prefilled_tokens` is what continuing cost: tokens of
-    prompt and answer that a further backend had to read, as far as it told.
+    `finished_unix_s` is the wall clock's time at the end, 0.0 before. `resumed_on` names the backends that went on with the
+    answer after a break, in order; `not_resumed` is why a broken one was not continued; `prefilled_tokens` is what continuing
+    cost: tokens of prompt and answer that a further backend had to read, as far as it told.
     """
 
     sent_bytes = 0
@@ -40,8 +40,8 @@ class ExchangeRecord:
     waited_s = 0.0
     duration_s = 0.0
     finished_unix_s = 0.0
-    seams: tuple[str, ...] = ()
-    refusal: Refusal | None = None
+    resumed_on: tuple[str, ...] = ()
+    not_resumed: Refusal | None = None
     prefilled_tokens = 0
 
     def __init__(self, ask: Ask, request_id: str, method: str, path: str, received_bytes: int) -> None:

@@ -7,13 +7,11 @@ continued at all is dataplane.resuming's question to core.transcript and engines
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice, NoChoice, pick
 from understudy.core.commands import Abort, Command, Resume, Wait
+from understudy.core.retry import AGAIN_INTERVAL_S, FREE
 from understudy.core.snapshot import RoutingSnapshot
 from understudy.core.tally import Tally
 from understudy.core.transcript import Refusal
 from understudy.errors import MEANING, Again, Failure, FailureKind
-
-# How soon a backend that broke is asked again while no other can go on: a restart takes seconds, and may go unseen by probes.
-AGAIN_INTERVAL_S = 0.2
 
 # Backends that took the continuation in and gave nothing. A request that kills its backends is not given to a further one, and
 # an engine that stops on purpose would stop again (Ollama, after the same token 30 times).
@@ -22,21 +20,7 @@ BARREN_MAX = 2
 # However much each part yields, an answer of more parts than this comes from backends that cannot be relied on.
 RESUMES_MAX = 32
 
-_UNHARMED = frozenset(
-    {
-        FailureKind.REFUSED,
-        FailureKind.UNREACHABLE,
-        FailureKind.CONNECT_TIMEOUT,
-        FailureKind.NAME_UNRESOLVED,
-        FailureKind.TLS_FAILED,
-        FailureKind.STALE_REUSE,
-        FailureKind.BUSY,
-        FailureKind.LOADING,
-        FailureKind.MODEL_MISSING,
-        FailureKind.UNSUPPORTED,
-        FailureKind.RESUME_REFUSED,
-    }
-)
+_UNHARMED = FREE | {FailureKind.STALE_REUSE, FailureKind.RESUME_REFUSED}
 
 
 class Resumption:

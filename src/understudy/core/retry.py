@@ -4,6 +4,25 @@ Asked by core.exchange before every attempt beyond the first, told by it of ever
 (seconds, loop time). Never counts free repeats on a stale connection and never chooses a backend (balancer).
 """
 
+from understudy.errors import FailureKind
+
+# Nothing of the request reached the backend, so trying it again costs it nothing; while there is no other backend it is
+# asked again at this pace until `hold` is over (a restart of the only backend takes seconds, and may go unseen by probes).
+AGAIN_INTERVAL_S = 0.2
+
+UNREACHED = frozenset(
+    {
+        FailureKind.REFUSED,
+        FailureKind.UNREACHABLE,
+        FailureKind.CONNECT_TIMEOUT,
+        FailureKind.NAME_UNRESOLVED,
+        FailureKind.TLS_FAILED,
+    }
+)
+UNHURT = frozenset({FailureKind.BUSY, FailureKind.LOADING})
+# Failures that cost the backend nothing.
+FREE = UNREACHED | UNHURT | {FailureKind.MODEL_MISSING, FailureKind.UNSUPPORTED}
+
 _SLOTS = 10
 
 

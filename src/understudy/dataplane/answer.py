@@ -19,7 +19,7 @@ from understudy.dataplane.received import FOLD_BYTES
 from understudy.dialects.contract import Ending, Mark, StreamKind
 from understudy.dialects.events import is_sound
 from understudy.dialects.framing import event_ends, whole_until
-from understudy.dialects.splice import strip_ids
+from understudy.dialects.token_ids import strip_ids
 from understudy.errors import FailureKind
 
 if TYPE_CHECKING:

@@ -5,10 +5,11 @@ Called by dataplane.answer, continued, resuming and relayed once nothing of it i
 
 from typing import TYPE_CHECKING
 
+from understudy.core.balancer import Choice
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dataplane.heads import ResponseHead
 from understudy.dialects.assembly import assemble
-from understudy.dialects.splice import strip_ids
+from understudy.dialects.token_ids import strip_ids
 
 if TYPE_CHECKING:
     from understudy.dataplane.relayed import RelayedExchange
@@ -35,11 +36,11 @@ def finish_spent(exchange: "RelayedExchange", attempt: RunningAttempt, missing: 
 def complete(exchange: "RelayedExchange", missing: bytes) -> None:
     """End an answer of which the client has all but `missing`, its last events; no attempt runs."""
     exchange.leave_line()
-    exchange.record.refusal = None
+    exchange.record.not_resumed = None
     if exchange.resumer is not None and exchange.resumer.is_assembled:
         exchange.resumer.received.keep(missing)
         if not _write_assembled(exchange):
-            _ask_whole(exchange)
+            _ask_whole(exchange, None)
             return
     else:
         exchange.outlet.write(missing)
@@ -60,7 +61,7 @@ def stop_collecting(exchange: "RelayedExchange", attempt: RunningAttempt) -> Non
     """Let go of an answer that cannot be put together, which is nobody's fault: it is asked for whole."""
     exchange.end_attempt(attempt, None)
     exchange.attempt = None
-    _ask_whole(exchange)
+    _ask_whole(exchange, attempt.choice)
     exchange.relay.on_room(attempt.choice)
 
 
@@ -83,9 +84,9 @@ def _write_assembled(exchange: "RelayedExchange") -> bool:
     return True
 
 
-def _ask_whole(exchange: "RelayedExchange") -> None:
+def _ask_whole(exchange: "RelayedExchange", choice: Choice | None) -> None:
     """Ask once more, as the client asked: the engine kept something back that only a whole answer has, or it is very long."""
     relay = exchange.relay
     exchange.is_asked_whole = True
     exchange.resumer = None
-    exchange.carry_out(exchange.exchange.again(relay.published.current, relay.tally, exchange.now_s()))
+    exchange.carry_out(exchange.exchange.again(choice, relay.published.current, relay.tally, exchange.now_s()))

@@ -6,7 +6,7 @@ and closes; decides nothing.
 
 from typing import TYPE_CHECKING
 
-from understudy.core.exchange import Abort
+from understudy.core.commands import Abort
 from understudy.core.wording import words_for, words_of_break
 from understudy.dialects.contract import Ending
 from understudy.engines.answers import read_error
@@ -20,7 +20,7 @@ def abort(exchange: "RelayedExchange", command: Abort) -> None:
     """End with an error: as a response while nothing was sent, else inside the stream, and the connection is closed."""
     record, relay, head = exchange.record, exchange.relay, exchange.head
     record.failure = command.kind
-    record.refusal = command.refusal or record.refusal
+    record.not_resumed = command.refusal or record.not_resumed
     if exchange.outlet.is_open:
         _abort_stream(exchange, command.kind)
         return
@@ -49,13 +49,13 @@ def _abort_stream(exchange: "RelayedExchange", kind: FailureKind) -> None:
             outlet.end()
             exchange.downstream.finish(keeps_alive=exchange.keeps_alive)
             return
-        record.refusal = record.refusal or resumer.refusal
+        record.not_resumed = record.not_resumed or resumer.refusal
     exchange.close_record()
     if dialect is None or outlet.kind is None:
         exchange.downstream.abort()
         return
     if exchange.is_committed:
-        code, message = "stream_interrupted", words_of_break(kind, exchange.exchange.failures, record.refusal)
+        code, message = "stream_interrupted", words_of_break(kind, exchange.exchange.failures, record.not_resumed)
     else:
         code, message = kind.value, words_for(kind, exchange.ask, exchange.exchange.failures)
     outlet.write_last(dialect.error_event(path, outlet.kind, code, message))

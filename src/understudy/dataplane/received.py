@@ -36,13 +36,18 @@ class Received:
         self._pieces: list[bytes] = []
         self._before: list[bytes] = []
         self._transcript: Transcript | None = None
+        # Of a collected answer, whose pieces stay: how many were read and how many counted, with their bytes.
         self._folded = 0
+        self._counted = 0
+        self._collected_bytes = 0
         self.keep = self._pieces.append
 
     def shrink(self) -> bool:
         """Reduce the pieces to their meaning; True when the answer has just outgrown what may be kept of one."""
         if self.is_collected:
-            self.is_too_long = sum(map(len, self._pieces)) > COLLECTED_BYTES_MAX
+            self._collected_bytes += sum(map(len, self._pieces[self._counted :]))
+            self._counted = len(self._pieces)
+            self.is_too_long = self._collected_bytes > COLLECTED_BYTES_MAX
             return self.is_too_long
         was_too_long = self.is_too_long
         if self.shape is not None and not self.is_cut and not was_too_long:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice
-from understudy.core.exchange import Abort, Attempt, Command, Exchange, Resume, Wait
+from understudy.core.commands import Abort, Attempt, Command, Resume, Wait
+from understudy.core.exchange import Exchange
 from understudy.core.priority import BEGUN, NORMAL, priority_of
 from understudy.core.record import AttemptRecord, ExchangeRecord
 from understudy.core.transcript import Refusal
@@ -199,8 +200,8 @@ class RelayedExchange:
         attempt.content_at_s = self.now_s()
         self.exchange.on_resumed()
         # Who could not go on before no longer matters.
-        self.record.refusal = None
-        self.record.seams += (attempt.name,)
+        self.record.not_resumed = None
+        self.record.resumed_on += (attempt.name,)
 
     def on_finished(self, attempt: RunningAttempt) -> None:
         """The answer is complete."""
@@ -275,7 +276,7 @@ class RelayedExchange:
             return
         is_stuck = isinstance(command, Abort) or (isinstance(command, Wait) and self.exchange.has_refusal)
         if is_stuck and self.resumer is not None and not self.is_committed:
-            self.resumer = self.record.refusal = None
+            self.resumer = self.record.not_resumed = None
             command = self.exchange.begin_anew(self.relay.published.current, self.relay.tally, now_s)
         self.carry_out(command)
 
@@ -335,7 +336,7 @@ class RelayedExchange:
     def on_displaced(self) -> None:
         """There is no room in the line for this one."""
         if self.resumer is not None:
-            self.record.refusal = Refusal.NO_BACKEND
+            self.record.not_resumed = Refusal.NO_BACKEND
         self.end_as(FailureKind.NO_ROOM)
 
     def give_up(self, kind: FailureKind) -> None:

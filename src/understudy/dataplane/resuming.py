@@ -27,7 +27,8 @@ from understudy.dataplane.received import Received
 from understudy.dataplane.sending import body_for
 from understudy.dataplane.upstream import UpstreamConnection
 from understudy.dialects.contract import Ending, StreamKind
-from understudy.dialects.splice import Splice, closing, cut_short, lacks_usage
+from understudy.dialects.endings import closing, cut_short, lacks_usage
+from understudy.dialects.splice import Splice
 from understudy.dialects.wish import read_wish
 from understudy.engines import ProbeAnswer
 from understudy.engines.continuation import Abilities, Broken, Question, continuation
@@ -178,7 +179,7 @@ class Resumer:
         exchange = self._exchange
         transcript = self.received.transcript()
         if isinstance(outcome, Refusal) or transcript is None or self._wish is None:
-            exchange.record.refusal = outcome if isinstance(outcome, Refusal) else Refusal.UNREADABLE
+            exchange.record.not_resumed = outcome if isinstance(outcome, Refusal) else Refusal.UNREADABLE
             exchange.on_attempt_failed(attempt, FailureKind.RESUME_REFUSED)
         elif isinstance(outcome, Spent):
             missing = (

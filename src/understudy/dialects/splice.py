@@ -8,15 +8,12 @@ from typing import NamedTuple
 
 from understudy.core.transcript import Continuation, Shape, Transcript, Wish
 from understudy.dialects.contract import StreamKind
-from understudy.dialects.endings import closing, cut_short, lacks_usage, writer_of
+from understudy.dialects.endings import writer_of
 from understudy.dialects.fold import SEAM_COMMENT
 from understudy.dialects.framing import Event, Splitter, split
 from understudy.dialects.pieces import BROKEN_FINISHES, Piece, counts_of, read_piece
 from understudy.dialects.stops import SeamStops
-from understudy.dialects.token_ids import strip_ids
 from understudy.dialects.written import Counts
-
-__all__ = ["Splice", "Spliced", "closing", "cut_short", "lacks_usage", "strip_ids"]
 
 _OLLAMA = (Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT)
 

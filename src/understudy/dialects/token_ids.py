@@ -1,6 +1,6 @@
 """Take the token ids that `resume: exact` asked for out of what the client gets.
 
-Called by dataplane for each chunk of such a stream, and re-exported by dialects.splice.
+Called by dataplane for each chunk of such a stream.
 """
 
 import re

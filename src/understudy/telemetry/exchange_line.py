@@ -102,7 +102,7 @@ def describe(record: ExchangeRecord, level: Level, timestamp: str) -> ExchangeLi
         record.received_bytes,
         record.sent_bytes,
         record.failure or "",
-        list(record.seams),
-        record.refusal or "",
+        list(record.resumed_on),
+        record.not_resumed or "",
         record.prefilled_tokens,
     )

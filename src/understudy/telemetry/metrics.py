@@ -100,7 +100,7 @@ class Metrics:
             histogram.add(record.duration_s)
         if record.ttft_s:
             self._count_first_content(backend, record.ttft_s)
-        if record.seams or record.refusal is not None:
+        if record.resumed_on or record.not_resumed is not None:
             self._count_breaks(record)
         attempts = self._attempts
         if failure is None and len(record.attempts) == 1:
@@ -194,10 +194,10 @@ class Metrics:
             yield from _gauges(self._moment, GaugeMetricFamily)
 
     def _count_breaks(self, record: ExchangeRecord) -> None:
-        for name in record.seams:
+        for name in record.resumed_on:
             self._resumes[name] = self._resumes.get(name, 0) + 1
-        if record.refusal is not None and record.failure is not None:
-            self._refusals[record.refusal] = self._refusals.get(record.refusal, 0) + 1
+        if record.not_resumed is not None and record.failure is not None:
+            self._refusals[record.not_resumed] = self._refusals.get(record.not_resumed, 0) + 1
         self._prefilled_tokens += record.prefilled_tokens
 
     def _count_first_content(self, backend: str, ttft_s: float) -> None:

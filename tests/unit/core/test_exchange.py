@@ -9,18 +9,9 @@ from hypothesis import strategies as st
 from support.exchange_play import START_S, Play, run_out
 from support.targets import CHAT, DOWN, PLAIN, UP, snapshot_of, target, targets
 from understudy.core.ask import Ask, DialectName
-from understudy.core.exchange import (
-    BROKEN_MAX,
-    RECONNECT_INTERVAL_S,
-    RETRY_AFTER_S,
-    UNHURT,
-    UNREACHED,
-    Abort,
-    Attempt,
-    Exchange,
-    Wait,
-)
-from understudy.core.retry import RetryBudget
+from understudy.core.commands import Abort, Attempt, Wait
+from understudy.core.exchange import BROKEN_MAX, RETRY_AFTER_S, Exchange
+from understudy.core.retry import AGAIN_INTERVAL_S, UNHURT, UNREACHED, RetryBudget
 from understudy.core.snapshot import BackendState, Duty, FailoverRules, Model
 from understudy.core.tally import Tally
 from understudy.errors import MEANING, Again, FailureKind, Side
@@ -290,9 +281,9 @@ def test_only_backend_is_asked_again_until_hold_is_over(kind: FailureKind) -> No
         attempts += 1
         play.fail(kind)
         if isinstance(play.command, Wait):
-            assert play.command.until_s <= play.now_s + RECONNECT_INTERVAL_S + 1e-6
+            assert play.command.until_s <= play.now_s + AGAIN_INTERVAL_S + 1e-6
             play.wake()
-    assert attempts == pytest.approx(5.0 / RECONNECT_INTERVAL_S, abs=1)
+    assert attempts == pytest.approx(5.0 / AGAIN_INTERVAL_S, abs=1)
     assert play.abort == Abort(kind, MEANING[kind].status)
     assert play.now_s == START_S + 5.0
 
@@ -321,14 +312,14 @@ def test_rest_that_a_busy_backend_asked_for_is_kept_and_no_longer() -> None:
     while isinstance(play.command, Wait):
         play.wake()
     assert play.name == "gpu0"
-    assert play.now_s == pytest.approx(START_S + 3.0, abs=RECONNECT_INTERVAL_S)
+    assert play.now_s == pytest.approx(START_S + 3.0, abs=AGAIN_INTERVAL_S)
 
 
 def test_backend_that_refused_later_is_asked_again_in_time_whoever_failed_before() -> None:
     play = Play(*targets(2))
     play.fail(K.MODEL_MISSING, status=404)
     play.fail(K.REFUSED, after_s=1.0)
-    assert play.wait.until_s == pytest.approx(play.now_s + RECONNECT_INTERVAL_S)
+    assert play.wait.until_s == pytest.approx(play.now_s + AGAIN_INTERVAL_S)
     play.wake()
     assert play.name == "gpu1"
 

@@ -6,7 +6,8 @@ import pytest
 
 from support.targets import CHAT, DOWN, UP, snapshot_of, target
 from understudy.core.commands import Abort, Command, Resume, Wait
-from understudy.core.resume import AGAIN_INTERVAL_S, BARREN_MAX, RESUMES_MAX, Resumption
+from understudy.core.resume import BARREN_MAX, RESUMES_MAX, Resumption
+from understudy.core.retry import AGAIN_INTERVAL_S
 from understudy.core.snapshot import FailoverRules, Target
 from understudy.core.tally import Tally
 from understudy.core.transcript import Refusal

@@ -68,7 +68,7 @@ async def test_whole_answer_that_breaks_is_gone_on_with(monkeypatch: pytest.Monk
     assert "understudy" not in client.data.partition(b"\r\n\r\n")[2].decode()
     assert b"X-Understudy-Backend: gpu0\r\nX-Understudy-Attempts: 2\r\n" in client.data
     assert kinds(stage) == [K.BODY_CUT, None]
-    assert (stage.record.seams, stage.record.failure, stage.in_flight) == (("gpu1",), None, 0)
+    assert (stage.record.resumed_on, stage.record.failure, stage.in_flight) == (("gpu1",), None, 0)
     assert not client.is_closing()
 
 
@@ -86,7 +86,7 @@ async def test_whole_answer_that_cannot_be_gone_on_with_is_asked_for_anew(
     await stage.say(1, stream_head() + chunk(event(None) + event("Hi") + event(None, "stop") + usage(5, 1) + DONE) + LAST_CHUNK)
     assert whole(client)[1]["choices"][0]["message"]["content"] == "Hi"
     assert b"X-Understudy-Backend: gpu1\r\nX-Understudy-Attempts: 2\r\n" in client.data
-    assert (stage.record.seams, kinds(stage), stage.in_flight) == ((), [K.BODY_CUT, None], 0)
+    assert (stage.record.resumed_on, kinds(stage), stage.in_flight) == ((), [K.BODY_CUT, None], 0)
 
 
 async def test_whole_answer_that_is_lost_for_good_is_an_error_response(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,4 +219,4 @@ async def test_whole_answer_that_nobody_can_go_on_with_is_asked_for_anew(monkeyp
     assert last_request(stage, 1).body["messages"] == MESSAGES
     await stage.say(1, stream_head() + chunk(event(None) + event("Hi") + event(None, "stop") + usage(5, 1) + DONE) + LAST_CHUNK)
     assert whole(client)[1]["choices"][0]["message"]["content"] == "Hi"
-    assert (stage.in_flight, stage.record.refusal) == (0, None)
+    assert (stage.in_flight, stage.record.not_resumed) == (0, None)

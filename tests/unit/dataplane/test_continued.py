@@ -71,7 +71,7 @@ async def test_stream_goes_on_elsewhere_whatever_broke_it(
     assert body.endswith(DONE)
     assert not client.is_closing()
     assert kinds(stage) == [kind, None]
-    assert (stage.record.failure, stage.record.seams, stage.record.backend) == (None, ("gpu1",), "gpu0")
+    assert (stage.record.failure, stage.record.resumed_on, stage.record.backend) == (None, ("gpu1",), "gpu0")
     assert stage.in_flight == 0
     assert not stage.errors
 
@@ -112,7 +112,7 @@ async def test_several_breaks_leave_one_stream(monkeypatch: pytest.MonkeyPatch) 
     body = dechunk(client.data)[1]
     assert text_of(body) == "Hello, world"
     assert [mark in body for mark in (seam(1, 3), seam(2, 7), seam(0, 10))] == [True, True, True]
-    assert (stage.record.seams, kinds(stage)) == (("gpu1", "gpu2", "gpu0"), [K.BODY_CUT, K.BODY_CUT, K.ERROR_EVENT, None])
+    assert (stage.record.resumed_on, kinds(stage)) == (("gpu1", "gpu2", "gpu0"), [K.BODY_CUT, K.BODY_CUT, K.ERROR_EVENT, None])
     assert stage.in_flight == 0
 
 
@@ -274,7 +274,7 @@ async def test_answer_that_nobody_can_go_on_with_ends_honestly(monkeypatch: pyte
     error = events_of(body)[-1]["error"]
     assert (error["code"], is_whole, DONE in body, client.is_closing()) == ("stream_interrupted", False, False, True)
     assert "no backend can continue a text of this model" in error["message"]
-    assert stage.record.refusal is Refusal.NO_MEANS
+    assert stage.record.not_resumed is Refusal.NO_MEANS
     assert stage.in_flight == 0
 
 

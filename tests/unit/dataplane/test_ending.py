@@ -137,7 +137,7 @@ async def test_error_behind_an_early_head_names_its_own_kind(monkeypatch: pytest
     error = events_of(dechunk(client.data)[1])[-1]["error"]
     assert (error["code"], error["message"]) == ("first_token_timeout", "the attempt failed: gpu0 sent no content in time")
     assert client.is_closing()
-    assert stage.record.refusal is None
+    assert stage.record.not_resumed is None
 
 
 async def test_error_that_is_told_behind_an_early_head_says_what_the_engine_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,4 +153,4 @@ async def test_error_that_is_told_behind_an_early_head_says_what_the_engine_said
 async def test_refusal_of_a_broken_answer_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, *llamas(1), failover=OFF)
     await broken(stage)
-    assert (stage.record.refusal, stage.record.status, stage.record.failure) == (Refusal.TURNED_OFF, 200, K.BODY_CUT)
+    assert (stage.record.not_resumed, stage.record.status, stage.record.failure) == (Refusal.TURNED_OFF, 200, K.BODY_CUT)

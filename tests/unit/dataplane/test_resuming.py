@@ -71,13 +71,13 @@ async def test_answer_that_may_not_go_on_ends_honestly(
     client = await broken(stage, *fields, **more)
     assert words in honest_end(client)
     assert 8001 not in stage.network.opened
-    assert (stage.record.refusal, stage.record.failure, stage.in_flight) == (refusal, K.BODY_CUT, 0)
+    assert (stage.record.not_resumed, stage.record.failure, stage.in_flight) == (refusal, K.BODY_CUT, 0)
 
 
 async def test_answer_goes_on_only_where_the_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, *llamas(2), failover=FailoverRules(resume=Resume.OFF))
     assert "continuing is turned off" in honest_end(await broken(stage))
-    assert stage.record.refusal is Refusal.TURNED_OFF
+    assert stage.record.not_resumed is Refusal.TURNED_OFF
 
 
 async def test_answer_of_responses_is_not_continued(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,14 +87,14 @@ async def test_answer_of_responses_is_not_continued(monkeypatch: pytest.MonkeyPa
     stage.engine(0).lose(ConnectionResetError())
     await settle()
     assert b"an answer of this path is not continued" in client.data
-    assert stage.record.refusal is Refusal.NOT_TEXT
+    assert stage.record.not_resumed is Refusal.NOT_TEXT
 
 
 async def test_answer_that_cannot_be_read_ends_honestly(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, *llamas(2))
     client = await broken(stage, wire=BEGUN + chunk(sse({"choices": 7})))
     assert b"what had come of it cannot be read" in client.data
-    assert stage.record.refusal is Refusal.UNREADABLE
+    assert stage.record.not_resumed is Refusal.UNREADABLE
     assert stage.in_flight == 0
 
 
@@ -103,14 +103,14 @@ async def test_answer_of_which_half_an_event_is_out_ends_honestly(monkeypatch: p
     client = await broken(stage, wire=BEGUN + chunk(b'data: {"x": "' + b"y" * 70_000))
     body = dechunk(client.data)[1]
     assert b"stream_interrupted" in body.rpartition(b"\n\ndata: ")[2]
-    assert (stage.record.refusal, 8001 in stage.network.opened) == (Refusal.UNREADABLE, False)
+    assert (stage.record.not_resumed, 8001 in stage.network.opened) == (Refusal.UNREADABLE, False)
 
 
 async def test_endless_repetition_is_not_carried_on(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, *llamas(2))
     client = await broken(stage, wire=BEGUN + b"".join(chunk(delta(" a")) for _ in range(30)))
     assert "endless repetition" in honest_end(client)
-    assert stage.record.refusal is Refusal.REPEATING
+    assert stage.record.not_resumed is Refusal.REPEATING
 
 
 async def test_answer_that_outgrew_what_is_kept_ends_honestly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ async def test_answer_that_outgrew_what_is_kept_ends_honestly(monkeypatch: pytes
     client = await broken(stage, wire=BEGUN + b"".join(chunk(delta(f"word {n} ")) for n in range(40)))
     assert "too long to be continued" in honest_end(client)
     assert [event for event, _ in stage.events] == ["exchange.outgrew_transcript"]
-    assert stage.record.refusal is Refusal.TOO_LONG
+    assert stage.record.not_resumed is Refusal.TOO_LONG
 
 
 async def test_answer_that_was_folded_on_its_way_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ async def test_answer_that_has_its_finish_is_completed_without_asking_anybody(
     await settle()
     assert dechunk(client.data)[1:] == (OPENING + delta("Hel") + FINISH + DONE, True)
     assert 8001 not in stage.network.opened
-    assert (stage.record.failure, stage.record.seams, stage.in_flight) == (None, (), 0)
+    assert (stage.record.failure, stage.record.resumed_on, stage.in_flight) == (None, (), 0)
     assert not client.is_closing()
 
 
@@ -318,7 +318,7 @@ async def test_answer_that_nobody_takes_up_in_time_ends_honestly(monkeypatch: py
     assert message.startswith("the answer broke off: gpu0 broke off in the middle of its answer; gpu0 refused the connection")
     assert message.count("refused") == 1
     assert "no backend that could go on came in time" in message
-    assert stage.record.refusal is Refusal.NO_BACKEND
+    assert stage.record.not_resumed is Refusal.NO_BACKEND
     assert (len(stage.relay.line), stage.in_flight) == (0, 0)
 
 

@@ -45,8 +45,8 @@ def test_every_failure_has_a_level(kind: FailureKind) -> None:
 def test_every_field_is_told() -> None:
     record = exchange(attempt("pi", FailureKind.REFUSED), attempt("laptop"))
     record.waited_s = 0.5
-    record.seams = ("laptop",)
-    record.refusal = Refusal.NO_BACKEND
+    record.resumed_on = ("laptop",)
+    record.not_resumed = Refusal.NO_BACKEND
     record.prefilled_tokens = 77
     line = describe(record, Level.WARNING, "2026-01-31T23:59:59.123Z")
     assert msgspec.to_builtins(line) == {
@@ -95,5 +95,5 @@ def test_an_answer_that_did_not_break_has_no_word_of_it() -> None:
 
 def test_an_answer_that_went_on_elsewhere_is_a_warning() -> None:
     record = exchange(attempt("pi", FailureKind.BODY_CUT, 200), attempt("laptop"))
-    record.seams = ("laptop",)
+    record.resumed_on = ("laptop",)
     assert level_of(record) is Level.WARNING

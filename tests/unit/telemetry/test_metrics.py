@@ -138,7 +138,7 @@ def test_a_last_resort_is_counted() -> None:
 def test_answers_that_went_on_are_counted_by_who_went_on() -> None:
     metrics = Metrics()
     record = exchange(attempt("pi", FailureKind.BODY_CUT, 200), attempt("laptop", FailureKind.STALLED, 200), attempt("pi"))
-    record.seams = ("laptop", "pi")
+    record.resumed_on = ("laptop", "pi")
     record.prefilled_tokens = 30
     metrics.on_exchange(record)
     metrics.on_exchange(record)
@@ -154,7 +154,7 @@ def test_answers_that_went_on_are_counted_by_who_went_on() -> None:
 def test_answers_that_did_not_go_on_are_counted_by_the_reason() -> None:
     metrics = Metrics()
     record = exchange(attempt("pi", FailureKind.BODY_CUT, 200), failure=FailureKind.BODY_CUT)
-    record.refusal = Refusal.CASE
+    record.not_resumed = Refusal.CASE
     metrics.on_exchange(record)
     assert samples(metrics)["understudy_resume_refusals_total", (("reason", "case"),)] == 1
 
@@ -162,7 +162,7 @@ def test_answers_that_did_not_go_on_are_counted_by_the_reason() -> None:
 def test_a_refusal_that_another_backend_made_good_is_not_counted() -> None:
     metrics = Metrics()
     record = exchange(attempt("pi", FailureKind.RESUME_REFUSED), attempt("laptop"))
-    record.refusal = Refusal.NO_MEANS
+    record.not_resumed = Refusal.NO_MEANS
     metrics.on_exchange(record)
     assert not [name for name, _ in samples(metrics) if name == "understudy_resume_refusals_total"]
 
