@@ -8,9 +8,7 @@ ones count.
 from collections import deque
 from math import ceil
 
-import msgspec
-
-from understudy.core.snapshot import BackendState, EngineKind
+from understudy.core.snapshot import BackendState
 
 # Sizes are told apart by factors of four; of each the newest are kept, some 4 KiB a size.
 KEPT_PER_SIZE = 32
@@ -22,17 +20,6 @@ HEDGE_SAMPLES_MIN = 20
 LOADS_KEPT = 8
 LOADS_MIN = 2
 SLOW_SHARE = 0.9
-
-
-class _Status(msgspec.Struct, frozen=True):
-    value: str = "loaded"
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    status: _Status = _Status()
-
-
-_ENTRY = msgspec.json.Decoder(_Entry)
 
 
 class Pace:
@@ -90,24 +77,9 @@ class Pace:
 
 
 def is_loaded(state: BackendState, model: str) -> bool:
-    """Whether the backend has `model` (its own name for it) in memory, as far as its lists tell; True where they do not.
-
-    Ollama lists what is loaded; a llama.cpp router says it of each model. Other engines load before they answer.
-    """
-    if state.models is None or state.engine not in (EngineKind.OLLAMA, EngineKind.LLAMACPP):
-        return True
+    """Whether the backend has `model` (its own name for it) in memory, as far as its lists tell; True where they do not."""
     names = (model, f"{model}:latest")
-    entry = next((each for each in state.models if each.name in names), None)
-    if entry is None:
-        return True
-    if state.engine is EngineKind.OLLAMA:
-        return bool(entry.ps_entry)
-    if '"status"' not in entry.openai_entry:
-        return True
-    try:
-        return _ENTRY.decode(entry.openai_entry).status.value == "loaded"
-    except (ValueError, RecursionError):
-        return True
+    return next((each.is_loaded for each in state.models or () if each.name in names), True)
 
 
 def _size(prompt_bytes: int) -> int:

@@ -183,13 +183,15 @@ class Model:
     """One model as a backend lists it, under the backend's own name.
 
     The entries are JSON texts as that backend wrote them, "" where it has no such list: `openai_entry` of /v1/models,
-    `tags_entry` of /api/tags, `ps_entry` of /api/ps (present only while loaded).
+    `tags_entry` of /api/tags, `ps_entry` of /api/ps (present only while loaded). `is_loaded`: it is in memory, as far as the
+    lists tell; engines other than Ollama and a llama.cpp router load before they answer.
     """
 
     name: str
     openai_entry: str = ""
     tags_entry: str = ""
     ps_entry: str = ""
+    is_loaded: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,13 +43,15 @@ def check(exchange: "RelayedExchange", now_s: float) -> None:
 def _check_attempt(exchange: "RelayedExchange", attempt: RunningAttempt, now_s: float) -> None:
     relay, answer, target = exchange.relay, attempt.answer, attempt.choice.target
     tally = relay.tally.of(attempt.name)
+    is_begun = answer is not None and (answer.is_begun or attempt.content_at_s > 0.0)
     standing = Standing(
         sent_at_s=attempt.sent_at_s,
         progress_at_s=answer.progress_at_s if answer is not None else attempt.sent_at_s,
         is_connecting=attempt.is_connecting,
-        is_begun=answer is not None and (answer.is_begun or attempt.content_at_s > 0.0),
+        is_begun=is_begun,
         is_down=relay.observations.is_down(attempt.name),
-        is_loaded=attempt.is_loaded,
+        # Only what comes before the first content depends on it.
+        is_loaded=is_begun or attempt.is_loaded,
         prompt_bytes=len(exchange.body),
         # What comes whole has taken the time of all its tokens, of which prompts tell nothing.
         pace=tally.pace if exchange.ask.is_streaming or attempt.is_assembled else None,

@@ -22,6 +22,8 @@ _BUILD: Final = re.compile(r"b([0-9]{1,9})-")
 
 # Statuses of a router's models that can answer; "unloaded" can where the router loads what it is asked for.
 _LOADED: Final = frozenset({"", "loading", "loaded", "sleeping"})
+# Of these, those that answer without a load; a server of one model says nothing of it.
+_IN_MEMORY: Final = frozenset({"", "loaded"})
 
 
 def probe_llamacpp(known: Finding | None = None) -> Probe:
@@ -50,5 +52,5 @@ def _models(listed: tuple[Listed, ...], *, autoloads: bool) -> tuple[Model, ...]
     for one in listed:
         if one.status in _LOADED or (autoloads and one.status == "unloaded"):
             for name in (one.name, *one.aliases):
-                found.setdefault(name, Model(name, one.entry))
+                found.setdefault(name, Model(name, one.entry, is_loaded=one.status in _IN_MEMORY))
     return tuple(found.values())[:MODELS_MAX]

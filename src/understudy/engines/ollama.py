@@ -30,7 +30,10 @@ def probe_ollama(known: Finding | None = None) -> Probe:
     # These two add to the lists; a backend without them still answers.
     openai_entries = _entries((yield ProbeRequest("/v1/models")))
     ps_entries = _entries((yield ProbeRequest("/api/ps")))
-    models = tuple(Model(one.name, openai_entries.get(one.name, ""), one.entry, ps_entries.get(one.name, "")) for one in listed)
+    models = tuple(
+        Model(one.name, openai_entries.get(one.name, ""), one.entry, ps_entries.get(one.name, ""), one.name in ps_entries)
+        for one in listed
+    )
     if known is not None and known.version == version:
         dialects = known.dialects
     else:

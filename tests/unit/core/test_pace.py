@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.core.pace import KEPT_PER_SIZE, SIZES_MAX, Pace, is_loaded
-from understudy.core.snapshot import BackendState, EngineKind, Model
+from understudy.core.snapshot import BackendState, Model
 
 KIB = 1024
 
@@ -99,35 +99,22 @@ def test_any_sizes_and_times_give_a_finite_time_and_bounded_memory(samples: list
     assert all(len(each) <= KEPT_PER_SIZE for each in kept.values())
 
 
-OLLAMA = BackendState(
-    engine=EngineKind.OLLAMA, models=(Model("warm:latest", tags_entry="{}", ps_entry="{}"), Model("cold:latest", tags_entry="{}"))
-)
-ROUTER = BackendState(
-    engine=EngineKind.LLAMACPP,
-    models=(
-        Model("warm", '{"id":"warm","status":{"value":"loaded","args":[]}}'),
-        Model("cold", '{"id":"cold","status":{"value":"unloaded"}}'),
-        Model("asleep", '{"id":"asleep","status":{"value":"sleeping"}}'),
-        Model("alone", '{"id":"alone"}'),
-        Model("odd", '{"id":"odd","status":7}'),
-    ),
+LISTED = BackendState(
+    models=(Model("warm"), Model("warm-too:latest"), Model("cold", is_loaded=False), Model("old:latest", is_loaded=False))
 )
 
 
 @pytest.mark.parametrize(
     ("state", "model", "loaded"),
     [
-        (OLLAMA, "warm:latest", True),
-        (OLLAMA, "warm", True),
-        (OLLAMA, "cold", False),
-        (OLLAMA, "unlisted", True),
-        (ROUTER, "warm", True),
-        (ROUTER, "cold", False),
-        (ROUTER, "asleep", False),
-        (ROUTER, "alone", True),
-        (ROUTER, "odd", True),
-        (BackendState(engine=EngineKind.VLLM, models=(Model("m"),)), "m", True),
-        (BackendState(engine=EngineKind.OLLAMA), "m", True),
+        (LISTED, "warm", True),
+        (LISTED, "warm-too", True),
+        (LISTED, "cold", False),
+        (LISTED, "old:latest", False),
+        (LISTED, "old", False),
+        (LISTED, "unlisted", True),
+        (BackendState(models=()), "m", True),
+        (BackendState(), "m", True),
     ],
 )
 def test_lists_tell_whether_a_model_has_to_be_loaded_first(state: BackendState, model: str, loaded: bool) -> None:

@@ -93,14 +93,9 @@ async def test_time_to_first_content_is_measured_from_the_request_not_from_the_c
     assert stage.tally.of("gpu0").ttft_ewma_s == pytest.approx(1.2, abs=0.2)
 
 
-@pytest.mark.parametrize(
-    ("engine", "entry", "is_loaded"),
-    [(EngineKind.OLLAMA, "", False), (EngineKind.OLLAMA, "{}", True), (EngineKind.VLLM, "", True)],
-)
-async def test_model_that_is_not_in_memory_is_known(
-    monkeypatch: pytest.MonkeyPatch, engine: EngineKind, entry: str, is_loaded: bool
-) -> None:
-    stage = Stage(monkeypatch, target(0, replace(UP, engine=engine, models=(Model("qwen", ps_entry=entry),))))
+@pytest.mark.parametrize("is_loaded", [False, True])
+async def test_model_that_is_not_in_memory_is_known(monkeypatch: pytest.MonkeyPatch, is_loaded: bool) -> None:
+    stage = Stage(monkeypatch, target(0, replace(UP, models=(Model("qwen", is_loaded=is_loaded),))))
     await stage.ask(chat())
     (running,) = stage.relay.running
     assert running.attempt is not None

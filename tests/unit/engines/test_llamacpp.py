@@ -60,6 +60,29 @@ def test_a_router_serves_what_it_has_and_what_it_would_load() -> None:
     assert names(play(probe_llamacpp(), router(autoload=True)).told) == ["loaded", "loading", "sleeping", "unloaded"]
 
 
+@pytest.mark.parametrize(
+    ("status", "is_loaded"),
+    [
+        ({"value": "loaded", "args": []}, True),
+        ({"value": "loading"}, False),
+        ({"value": "sleeping"}, False),
+        ({"value": "unloaded"}, False),
+        ({}, True),
+        (7, True),
+    ],
+)
+def test_a_router_tells_which_models_are_in_memory(status: object, is_loaded: bool) -> None:
+    told = play(probe_llamacpp(), router(autoload=True) | {"/v1/models": answer({"data": [{"id": "m", "status": status}]})}).told
+    assert told.models is not None
+    assert [model.is_loaded for model in told.models] == [is_loaded]
+
+
+def test_a_server_of_one_model_has_it_in_memory() -> None:
+    told = play(probe_llamacpp(), LLAMACPP).told
+    assert told.models is not None
+    assert all(model.is_loaded for model in told.models)
+
+
 def test_a_router_that_loads_nothing_by_itself_serves_what_runs() -> None:
     assert names(play(probe_llamacpp(), router(autoload=False)).told) == ["loaded", "loading", "sleeping"]
 

@@ -24,7 +24,12 @@ def test_everything_an_ollama_lists_is_kept_as_it_wrote_it() -> None:
     finding = play(probe_ollama(), OLLAMA).told
     assert (finding.seen, finding.engine, finding.version, finding.dialects) == (Seen.GOOD, EngineKind.OLLAMA, "0.32.15", ALL)
     assert finding.models == (
-        Model("a:latest", '{"id":"a:latest","owned_by":"library"}', '{"name":"a:latest","model":"a:latest","size":7}'),
+        Model(
+            "a:latest",
+            '{"id":"a:latest","owned_by":"library"}',
+            '{"name":"a:latest","model":"a:latest","size":7}',
+            is_loaded=False,
+        ),
         Model("b:1b", '{"id":"b:1b"}', '{"name":"b:1b","size":8}', '{"name":"b:1b","size_vram":0}'),
     )
 
