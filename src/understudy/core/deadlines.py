@@ -33,6 +33,9 @@ DOWN_SHARE = 0.25
 # the first content.
 FAILED_BEFORE_CONTENT_MIN = 2
 
+# Prompts that are worth computing twice; a longer one costs a backend seconds.
+HEDGED_BYTES_MAX = 8 * 1024
+
 
 class Standing(msgspec.Struct, frozen=True):
     """Where an attempt stands; instants are loop time in seconds.
@@ -125,6 +128,14 @@ def late_after_s(standing: Standing, timeouts: Timeouts) -> float:
     if standing.pace is not None:
         expected_s = standing.pace.expected_s(standing.prompt_bytes, is_loaded=standing.is_loaded)
     return bound_s if expected_s is None else min(bound_s, max(LATE_S_MIN, LATE_FACTOR * expected_s))
+
+
+def is_hedge_due(pace: Pace, prompt_bytes: int, late_s: float) -> bool:
+    """Whether a prompt is short and its first content, `late_s` after it was sent, later than nearly all of that backend's."""
+    if prompt_bytes > HEDGED_BYTES_MAX:
+        return False
+    usual_s = pace.p95_s(prompt_bytes)
+    return usual_s is not None and late_s > usual_s
 
 
 def is_over(started_at_s: float, timeouts: Timeouts, now_s: float) -> bool:

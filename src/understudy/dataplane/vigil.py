@@ -6,7 +6,7 @@ Called by dataplane.relay for every running exchange some twenty times a second.
 from typing import TYPE_CHECKING
 
 from understudy.core.ask import DialectName
-from understudy.core.deadlines import Standing, is_over, look
+from understudy.core.deadlines import Standing, is_hedge_due, is_over, look
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dialects.contract import StreamKind
 from understudy.dialects.wish import shape_of
@@ -14,9 +14,6 @@ from understudy.errors import FailureKind
 
 if TYPE_CHECKING:
     from understudy.dataplane.relayed import RelayedExchange
-
-# Prompts that are worth computing twice; a longer one costs a backend seconds.
-HEDGED_BYTES_MAX = 8 * 1024
 
 
 def check(exchange: "RelayedExchange", now_s: float) -> None:
@@ -105,14 +102,11 @@ def _hedge(exchange: "RelayedExchange", now_s: float) -> None:
         not snapshot.plan.failover.hedge
         or attempt is None
         or exchange.hedge is not None
+        # A collected answer that has begun is not committed.
         or exchange.resumer is not None
-        or exchange.is_committed
         or not exchange.ask.is_generating
-        or len(exchange.body) > HEDGED_BYTES_MAX
+        or not is_hedge_due(relay.tally.of(attempt.name).pace, len(exchange.body), now_s - attempt.sent_at_s)
     ):
-        return
-    usual_s = relay.tally.of(attempt.name).pace.p95_s(len(exchange.body))
-    if usual_s is None or now_s - attempt.sent_at_s <= usual_s:
         return
     command = exchange.exchange.on_late(snapshot, relay.tally, now_s)
     if command is not None:

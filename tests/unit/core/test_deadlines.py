@@ -4,11 +4,13 @@ import msgspec
 import pytest
 
 from understudy.core.deadlines import (
+    HEDGED_BYTES_MAX,
     IN_TIME,
     SILENCE_OF_REFUSING_S,
     SUSPECT,
     Look,
     Standing,
+    is_hedge_due,
     is_over,
     late_after_s,
     look,
@@ -201,3 +203,14 @@ def test_a_backend_that_is_down_may_be_late_before_the_floor() -> None:
 @pytest.mark.parametrize(("stall_s", "after_s"), [(30.0, 1.5), (120.0, 6.0), (10.0, 1.0)])
 def test_suspicion_is_a_share_of_the_bound_and_never_hasty(stall_s: float, after_s: float) -> None:
     assert suspicion_s(Timeouts(stall_s=stall_s)) == pytest.approx(after_s)
+
+
+def test_a_hedge_is_due_once_a_short_prompt_is_later_than_nearly_all_of_its_size() -> None:
+    pace = Pace()
+    assert not is_hedge_due(pace, 100, 60.0)
+    for _ in range(40):
+        pace.add(100, 0.5)
+    assert not is_hedge_due(pace, 100, 0.5)
+    assert is_hedge_due(pace, 100, 0.6)
+    assert is_hedge_due(pace, HEDGED_BYTES_MAX, 0.6)
+    assert not is_hedge_due(pace, HEDGED_BYTES_MAX + 1, 0.6)

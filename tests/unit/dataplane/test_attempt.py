@@ -11,9 +11,9 @@ from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, st
 from support.targets import UP, target, targets
 from support.transports import settle
 from understudy.core.balancer import Choice
+from understudy.core.deadlines import HEDGED_BYTES_MAX
 from understudy.core.record import AttemptRecord
 from understudy.core.snapshot import EngineKind, FailoverRules, Model
-from understudy.dataplane import vigil
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.errors import FailureKind
 
@@ -335,7 +335,7 @@ async def test_no_rival(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
             stage.tally.of("gpu0").pace.add(60, USUAL_S)
     else:
         stage = hedging(monkeypatch, 1 if reason == "alone" else 2, samples=19 if reason == "unmeasured" else 30)
-    padding = "x" * (vigil.HEDGED_BYTES_MAX if reason == "large" else 1)
+    padding = "x" * (HEDGED_BYTES_MAX if reason == "large" else 1)
     await stage.ask(chat(user=padding))
     if reason == "begun":
         await stage.say(0, BEGUN)
