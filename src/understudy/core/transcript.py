@@ -23,6 +23,9 @@ class Shape(StrEnum):
     ANTHROPIC = "anthropic"  # SSE of /v1/messages
 
 
+OLLAMA_SHAPES = (Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT)
+
+
 class Method(StrEnum):
     """One engine's own means to continue a text (docs/failure-model.md, resume)."""
 

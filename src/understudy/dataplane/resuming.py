@@ -13,7 +13,6 @@ from understudy.core.transcript import (
     Continuation,
     Method,
     Refusal,
-    Shape,
     Spent,
     Wish,
     cases_of,
@@ -28,6 +27,7 @@ from understudy.dataplane.sending import body_for
 from understudy.dataplane.upstream import UpstreamConnection
 from understudy.dialects.contract import Ending, StreamKind
 from understudy.dialects.endings import closing, cut_short, lacks_usage
+from understudy.dialects.pieces import stream_kind_of
 from understudy.dialects.splice import Splice
 from understudy.dialects.wish import read_wish
 from understudy.engines import ProbeAnswer
@@ -119,7 +119,7 @@ class Resumer:
     def closing(self) -> bytes | None:
         """Return the events that complete an answer whose finish has come; b"": so has its terminator. None when it has not."""
         dialect, shape = self._exchange.dialect, self.received.shape
-        kind = StreamKind.NDJSON if shape in (Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT) else StreamKind.SSE
+        kind = stream_kind_of(shape) if shape is not None else StreamKind.SSE
         if dialect is not None and dialect.read_ending(self._exchange.ask.path, kind, self.received.tail()) is Ending.FINISHED:
             return b""
         transcript = self.received.transcript()

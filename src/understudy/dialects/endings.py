@@ -5,18 +5,16 @@ Called by dataplane.resuming. Also chooses the writer of a shape, for dialects.s
 
 from typing import Any
 
-from understudy.core.transcript import Shape, Spent, Transcript, Wish
+from understudy.core.transcript import OLLAMA_SHAPES, Shape, Spent, Transcript, Wish
 from understudy.dialects.fold import USAGE_SENT
 from understudy.dialects.pieces import Piece, counts_of
 from understudy.dialects.written import Counts, OllamaWriter, OpenAIWriter, Writer
 from understudy.dialects.written_anthropic import AnthropicWriter
 
-_OLLAMA = (Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT)
-
 
 def writer_of(wish: Wish, transcript: Transcript, seam: dict[str, Any] | None, earlier_s: float) -> Writer:
     """Return the writer of the client's shape. `seam` is what NDJSON tells of it."""
-    if wish.shape in _OLLAMA:
+    if wish.shape in OLLAMA_SHAPES:
         return OllamaWriter(wish, transcript, seam, earlier_s)
     return AnthropicWriter(transcript) if wish.shape is Shape.ANTHROPIC else OpenAIWriter(wish, transcript)
 

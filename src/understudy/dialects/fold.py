@@ -6,11 +6,11 @@ decides whether the answer can go on (core.transcript.cases_of) and never writes
 
 from typing import Any
 
-from understudy.core.transcript import Shape, Transcript
+from understudy.core.transcript import OLLAMA_SHAPES, Shape, Transcript
 from understudy.dialects.contract import StreamKind
 from understudy.dialects.events import read_json
 from understudy.dialects.framing import split
-from understudy.dialects.pieces import Piece, read_chunk, read_piece
+from understudy.dialects.pieces import Piece, read_chunk, read_piece, stream_kind_of
 
 # How a splice tells where it went on; what token ids came before belong to a text that broke off (dialects.splice).
 SEAM_COMMENT = b": understudy resumed"
@@ -57,8 +57,7 @@ def fold(transcript: Transcript, shape: Shape, data: bytes) -> None:
                     continue
             _fold_block(transcript, shape, block)
         return
-    kind = StreamKind.SSE if shape is Shape.ANTHROPIC else StreamKind.NDJSON
-    for name, line in split(data, kind):
+    for name, line in split(data, stream_kind_of(shape)):
         if line is not None:
             _fold_event(transcript, shape, read_piece(shape, name, line), line)
         elif name == b"error":
@@ -79,7 +78,7 @@ def _fold_block(transcript: Transcript, shape: Shape, block: bytes) -> None:
 def _fold_event(transcript: Transcript, shape: Shape, piece: Piece, data: bytes) -> None:
     if shape is Shape.ANTHROPIC:
         _fold_anthropic(transcript, piece)
-    elif shape is Shape.OLLAMA_CHAT or shape is Shape.OLLAMA_TEXT:
+    elif shape in OLLAMA_SHAPES:
         _fold_line(transcript, piece, data)
     else:
         _fold_chunk(transcript, piece, data)

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from understudy.core.transcript import Shape
+from understudy.core.transcript import OLLAMA_SHAPES, Shape
+from understudy.dialects.contract import StreamKind
 from understudy.dialects.events import is_error, read_json
 
 DONE = b"[DONE]"
@@ -140,11 +141,16 @@ _DECODE_LINE = msgspec.json.Decoder(_Line).decode
 _DECODE_EVENT = msgspec.json.Decoder(_Event).decode
 
 
+def stream_kind_of(shape: Shape) -> StreamKind:
+    """Return how the events of a stream of this shape are told apart."""
+    return StreamKind.NDJSON if shape in OLLAMA_SHAPES else StreamKind.SSE
+
+
 def read_piece(shape: Shape, name: bytes, data: bytes) -> Piece:
     """Read the event `name` (b"" where it has none) with `data`. Raises nothing: what cannot be read is `is_unreadable`."""
     if shape is Shape.OPENAI_CHAT or shape is Shape.OPENAI_TEXT:
         return read_chunk(name, data)
-    return _read_line(name, data) if shape in (Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT) else _read_event(name, data)
+    return _read_line(name, data) if shape in OLLAMA_SHAPES else _read_event(name, data)
 
 
 def read_chunk(name: bytes, data: bytes) -> Piece:

@@ -6,16 +6,14 @@ usage adds up; holds back what may complete a stop string over the seam. Never c
 
 from typing import NamedTuple
 
-from understudy.core.transcript import Continuation, Shape, Transcript, Wish
+from understudy.core.transcript import Continuation, Transcript, Wish
 from understudy.dialects.contract import StreamKind
 from understudy.dialects.endings import writer_of
 from understudy.dialects.fold import SEAM_COMMENT
 from understudy.dialects.framing import Event, Splitter, split
-from understudy.dialects.pieces import BROKEN_FINISHES, Piece, counts_of, read_piece
+from understudy.dialects.pieces import BROKEN_FINISHES, Piece, counts_of, read_piece, stream_kind_of
 from understudy.dialects.stops import SeamStops
 from understudy.dialects.written import Counts
-
-_OLLAMA = (Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT)
 
 
 class Spliced(NamedTuple):
@@ -43,15 +41,14 @@ class Splice:
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
         self._shape = continuation.shape
-        kind = StreamKind.NDJSON if continuation.shape in _OLLAMA else StreamKind.SSE
-        self._kind = kind
-        self._splitter = Splitter(kind)
+        self._kind = stream_kind_of(continuation.shape)
+        self._splitter = Splitter(self._kind)
         characters = len(transcript.text) + len(transcript.reasoning)
         seam = {"backend": backend, "after_characters": characters}
         self._writer = writer_of(wish, transcript, seam, earlier_s)
         # In NDJSON there are no comments; the writer puts the seam into its first line.
         comment = b"%b on %b after %d characters\n\n" % (SEAM_COMMENT, backend.encode(), characters)
-        self._data_mark = self._kept_mark = b"" if wish.shape in _OLLAMA else comment
+        self._data_mark = self._kept_mark = b"" if stream_kind_of(wish.shape) is StreamKind.NDJSON else comment
         tokens = transcript.pieces if transcript.tokens is None else transcript.tokens
         self._delivered = tokens if continuation.delivered_tokens is None else continuation.delivered_tokens
         # Where the prompt's tokens are known although the backend has not counted them yet.

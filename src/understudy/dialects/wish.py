@@ -7,7 +7,7 @@ Called by dataplane.resuming at a break, so its cost does not matter; `shape_of`
 from collections.abc import Iterator
 from typing import Any
 
-from understudy.core.transcript import Case, Refusal, Shape, Wish
+from understudy.core.transcript import OLLAMA_SHAPES, Case, Refusal, Shape, Wish
 from understudy.dialects.events import read_json
 
 _SHAPES = {
@@ -18,7 +18,6 @@ _SHAPES = {
     "/v1/messages": Shape.ANTHROPIC,
 }
 _OPENAI = (Shape.OPENAI_CHAT, Shape.OPENAI_TEXT)
-_OLLAMA = (Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT)
 _BOUNDS = ("max_completion_tokens", "max_tokens", "n_predict")
 _COUNTS = ("n", "n_cmpl", "best_of")
 _JSON_KEYS = ("json_schema", "guided_json", "output_format")
@@ -56,7 +55,7 @@ def read_wish(path: str, body: bytes) -> Wish | Refusal:
     options = options if isinstance(options, dict) else {}
     if shape in _OPENAI:
         tokens_max, stops = _first_bound(ask, _BOUNDS), ask.get("stop")
-    elif shape in _OLLAMA:
+    elif shape in OLLAMA_SHAPES:
         tokens_max, stops = _first_bound(options, ("num_predict",)), options.get("stop")
     else:
         tokens_max, stops = _first_bound(ask, ("max_tokens",)), ask.get("stop_sequences")
@@ -142,7 +141,7 @@ def _format_cases(shape: Shape, ask: dict[str, Any]) -> Iterator[Case]:
         yield Case.JSON_MODE
     elif kind not in (None, "text", "auto"):
         yield Case.GRAMMAR
-    if any(ask.get(key) for key in _JSON_KEYS) or (shape in _OLLAMA and ask.get("format")):
+    if any(ask.get(key) for key in _JSON_KEYS) or (shape in OLLAMA_SHAPES and ask.get("format")):
         yield Case.JSON_MODE
     outputs = ask.get("structured_outputs")
     if isinstance(outputs, dict):

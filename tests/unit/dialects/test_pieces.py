@@ -3,7 +3,8 @@
 import pytest
 
 from understudy.core.transcript import Shape
-from understudy.dialects.pieces import Piece, counts_of, read_piece
+from understudy.dialects.contract import StreamKind
+from understudy.dialects.pieces import Piece, counts_of, read_piece, stream_kind_of
 
 CHAT, TEXT, OLLAMA, GENERATE, MESSAGES = (
     Shape.OPENAI_CHAT,
@@ -139,3 +140,8 @@ def test_tokens_are_counted_in_every_dialects_words(
     usage: dict[str, object] | None, counts: tuple[int | None, int | None]
 ) -> None:
     assert counts_of(usage) == counts
+
+
+def test_only_ollamas_own_shapes_are_lines() -> None:
+    lines = {shape for shape in Shape if stream_kind_of(shape) is StreamKind.NDJSON}
+    assert lines == {Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT}
