@@ -11,7 +11,7 @@ import pytest
 from support.llama import LlamaServer
 from support.tiny_model import tiny_model
 from understudy.core.snapshot import EngineKind
-from understudy.dialects.assembly import CHAT, TEXT, as_streamed, assemble
+from understudy.engines.assembly import CHAT, TEXT, as_streamed, assemble
 
 GREEDY = {"model": "tiny", "temperature": 0, "cache_prompt": False}
 WORDS = 'good evening, "who" is\n\\there? \u00e9 \U0001f600 <&>'

@@ -24,7 +24,7 @@ from support.relay_that_cuts import CuttingRelay
 from support.tiny_model import tiny_model
 from support.vllm import VllmServer
 from understudy.core.snapshot import EngineKind
-from understudy.dialects.assembly import CHAT, TEXT, as_streamed, assemble
+from understudy.engines.assembly import CHAT, TEXT, as_streamed, assemble
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

@@ -2,7 +2,7 @@
 
 Bound to an upstream connection for one attempt by dataplane.relayed. Until the commit nothing has reached the client and the
 attempt can be replaced; afterwards the bytes go through as they came, whole events at a time, after a cheap search. An answer
-that is put together whole (dialects.assembly) is kept instead of passed. Never chooses a backend: what the answer means is told
+that is put together whole (engines.assembly) is kept instead of passed. Never chooses a backend: what the answer means is told
 to its exchange.
 """
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from understudy.core.balancer import Choice
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dataplane.heads import ResponseHead
-from understudy.dialects.assembly import assemble
 from understudy.dialects.token_ids import strip_ids
+from understudy.engines.assembly import assemble
 
 if TYPE_CHECKING:
     from understudy.dataplane.relayed import RelayedExchange

@@ -12,7 +12,7 @@ from understudy.dataplane.answer import Answer
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dataplane.heads import request_bytes
 from understudy.dataplane.upstream import UpstreamConnection
-from understudy.dialects.assembly import ASSEMBLED, as_streamed
+from understudy.engines.assembly import ASSEMBLED, as_streamed
 from understudy.engines.continuation import with_ids
 
 if TYPE_CHECKING:

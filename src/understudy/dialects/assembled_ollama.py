@@ -1,6 +1,6 @@
 """Put Ollama's lines together into the one object that it answers when it is not asked to stream.
 
-Called by dialects.assembly. The last line is the answer; text, thinking and tool calls are those of all lines
+Called by engines.assembly. The last line is the answer; text, thinking and tool calls are those of all lines
 (server/routes.go, GenerateHandler and ChatHandler). Strings are joined as they stand in the lines, escapes and all.
 """
 

@@ -1,11 +1,11 @@
 """Put the events of a chat or text completion together into the answer that the engine gives when it is not asked to stream.
 
-Called by dialects.assembly. Strings are joined as they stand in the events, escapes and all, and members are copied byte by byte,
+Called by engines.assembly. Strings are joined as they stand in the events, escapes and all, and members are copied byte by byte,
 so that the engine's own spelling of text and numbers stays.
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
@@ -25,7 +25,8 @@ class Style:
     """How an engine writes the whole answers of one path: the members of each object in order.
 
     `message` is () for text completions. `is_full`: members that have no value stand there as null. `can_withhold`: the stream
-    may leave out the last text that the whole answer has (see `_is_withheld`). `end` follows the answer.
+    may leave out the last text that the whole answer has (see `_is_withheld`). `end` follows the answer. Which engine writes what
+    is told in engines.assembly.
     """
 
     name: bytes
@@ -39,54 +40,6 @@ class Style:
     end: bytes = b""
 
 
-_CHAT = b'"chat.completion"'
-_TEXT = b'"text_completion"'
-_JSON = b"application/json"
-
-# Recorded, b11549; server-task.cpp, to_json_oaicompat and to_json_oaicompat_chat.
-LLAMACPP_CHAT = Style(
-    name=_CHAT,
-    members=("choices", "created", "model", "system_fingerprint", "object", "usage", "id", "timings"),
-    choice=("finish_reason", "index", "message"),
-    message=("role", "content", "reasoning_content"),
-    content_type=b"application/json; charset=utf-8",
-    can_withhold=True,
-)
-LLAMACPP_TEXT = replace(LLAMACPP_CHAT, name=_TEXT, choice=("text", "index", "logprobs", "finish_reason"), message=())
-
-# Read: openai/openai.go, ChatCompletion, Completion and their choices. Go's JSON encoder ends with a line end.
-OLLAMA_CHAT = Style(
-    name=_CHAT,
-    members=("id", "object", "created", "model", "system_fingerprint", "choices", "usage"),
-    choice=("index", "message", "finish_reason"),
-    message=("role", "content", "reasoning", "tool_calls"),
-    content_type=_JSON,
-    end=b"\n",
-)
-OLLAMA_TEXT = replace(OLLAMA_CHAT, name=_TEXT, choice=("text", "index", "finish_reason"), message=())
-
-# Recorded, 0.32.0; entrypoints/openai/chat_completion/protocol.py, completion/protocol.py.
-_VLLM_HEAD = ("id", "object", "created", "model", "choices", "service_tier", "system_fingerprint", "usage")
-_VLLM_TAIL = ("kv_transfer_params", "ec_transfer_params", "metrics")
-VLLM_CHAT = Style(
-    name=_CHAT,
-    members=(*_VLLM_HEAD, "prompt_logprobs", "prompt_token_ids", "prompt_text", *_VLLM_TAIL),
-    choice=("index", "message", "logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts"),
-    message=("role", "content", "refusal", "annotations", "audio", "function_call", "reasoning"),
-    content_type=_JSON,
-    usage=("prompt_tokens", "total_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details"),
-    is_full=True,
-)
-VLLM_TEXT = replace(
-    VLLM_CHAT,
-    name=_TEXT,
-    members=(*_VLLM_HEAD, *_VLLM_TAIL),
-    choice=(
-        *("index", "text", "logprobs", "finish_reason", "stop_reason"),
-        *("token_ids", "prompt_logprobs", "prompt_token_ids", "routed_experts"),
-    ),
-    message=(),
-)
 _PROMPT_DETAILS = ("cached_tokens", "created_cache_tokens", "multimodal_tokens")
 
 

@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.dialects.assembled_openai import (
-    LLAMACPP_CHAT,
-    LLAMACPP_TEXT,
-    OLLAMA_CHAT,
-    OLLAMA_TEXT,
-    VLLM_CHAT,
-    VLLM_TEXT,
-    Style,
-    assemble,
+from understudy.dialects.assembled_openai import Style, assemble
+from understudy.engines.assembly import (
+    LLAMACPP_CHAT_STYLE,
+    LLAMACPP_TEXT_STYLE,
+    OLLAMA_CHAT_STYLE,
+    OLLAMA_TEXT_STYLE,
+    VLLM_CHAT_STYLE,
+    VLLM_TEXT_STYLE,
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -58,7 +57,7 @@ def read(body: bytes) -> Any:
 def test_a_chat_of_llamacpp_reads_byte_for_byte_as_it_writes_whole_ones() -> None:
     """Members in the engine's order, numbers and escapes in its spelling (recorded, b11549)."""
     stream = ROLE + delta(b'{"content":" a\\u0001"}') + delta(b'{"content":"\xc3\xa9\\n"}') + ending()
-    assert assemble(LLAMACPP_CHAT, stream) == (
+    assert assemble(LLAMACPP_CHAT_STYLE, stream) == (
         b'{"choices":[{"finish_reason":"stop","index":0,"message":{"role":"assistant","content":" a\\u0001\xc3\xa9\\n"}}],'
         b'"created":7,"model":"m","system_fingerprint":"b","object":"chat.completion",' + USAGE + b',"id":"c",'
         b'"timings":{"cache_n":0,"predicted_n":2,"predicted_ms":0.50}}',
@@ -67,7 +66,7 @@ def test_a_chat_of_llamacpp_reads_byte_for_byte_as_it_writes_whole_ones() -> Non
 
 
 def test_recorded_streams_of_llamacpp_are_assembled() -> None:
-    text = read(whole(LLAMACPP_TEXT, (GOLDEN / "llamacpp/completions.sse").read_bytes().replace(b'"length"', b'"stop"')))
+    text = read(whole(LLAMACPP_TEXT_STYLE, (GOLDEN / "llamacpp/completions.sse").read_bytes().replace(b'"length"', b'"stop"')))
     assert text["choices"] == [{"text": " gefi sika pire", "index": 0, "logprobs": None, "finish_reason": "stop"}]
     assert text["object"] == "text_completion"
     assert text["usage"]["total_tokens"] == 9
@@ -76,23 +75,23 @@ def test_recorded_streams_of_llamacpp_are_assembled() -> None:
 
 def test_reasoning_stands_after_the_content() -> None:
     stream = ROLE + delta(b'{"reasoning_content":"so"}') + delta(b'{"content":"yes"}') + ending()
-    assert b'"message":{"role":"assistant","content":"yes","reasoning_content":"so"}}' in whole(LLAMACPP_CHAT, stream)
+    assert b'"message":{"role":"assistant","content":"yes","reasoning_content":"so"}}' in whole(LLAMACPP_CHAT_STYLE, stream)
 
 
 def test_text_that_llamacpp_kept_back_at_its_token_limit_makes_the_whole_unknown() -> None:
     """Its stream never sends what may have become a stop string, though its whole answer has it (observed, b11549)."""
     sent = ROLE + delta(b'{"content":"a"}', 1) + delta(b'{"content":"b"}', 2) + ending(b"length", 2)
     kept_back = ROLE + delta(b'{"content":"a"}', 1) + ending(b"length", 2)
-    assert read(whole(LLAMACPP_CHAT, sent))["choices"][0]["message"]["content"] == "ab"
-    assert assemble(LLAMACPP_CHAT, kept_back) is None
+    assert read(whole(LLAMACPP_CHAT_STYLE, sent))["choices"][0]["message"]["content"] == "ab"
+    assert assemble(LLAMACPP_CHAT_STYLE, kept_back) is None
 
 
 def test_a_resumed_stream_is_assembled_although_its_tokens_were_not_counted() -> None:
     seam = b": understudy resumed on gpu1 after 1 characters\n\n"
     stream = ROLE + delta(b'{"content":"a"}', 1) + seam + delta(b'{"content":"b"}') + ending(b"length", 9)
-    assert read(whole(LLAMACPP_CHAT, stream))["choices"][0]["message"]["content"] == "ab"
+    assert read(whole(LLAMACPP_CHAT_STYLE, stream))["choices"][0]["message"]["content"] == "ab"
     in_text = ROLE + delta(b'{"content":": understudy resumed on gpu1"}', 1) + ending(b"length", 9)
-    assert assemble(LLAMACPP_CHAT, in_text) is None
+    assert assemble(LLAMACPP_CHAT_STYLE, in_text) is None
 
 
 def test_a_chat_of_ollama_ends_with_a_line_end_and_has_its_own_order() -> None:
@@ -108,7 +107,7 @@ def test_a_chat_of_ollama_ends_with_a_line_end_and_has_its_own_order() -> None:
         + b',"choices":[{"index":0,"delta":{"role":"assistant","content":"b"},"finish_reason":"tool_calls"}]}\n\n'
         b"data: {" + head + b',"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'
     ) + DONE
-    assert assemble(OLLAMA_CHAT, stream) == (
+    assert assemble(OLLAMA_CHAT_STYLE, stream) == (
         (
             b'{"id":"chatcmpl-1","object":"chat.completion","created":7,"model":"m","system_fingerprint":"fp_ollama",'
             b'"choices":[{"index":0,"message":{"role":"assistant","content":"a\\u0026b","tool_calls":[{"id":"1"}]},'
@@ -128,7 +127,7 @@ def test_a_text_of_ollama_takes_the_last_usage() -> None:
         + zeros
     )
     stream += b"data: {" + head + b',"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n' + DONE
-    assert whole(OLLAMA_TEXT, stream) == (
+    assert whole(OLLAMA_TEXT_STYLE, stream) == (
         b'{"id":"cmpl-1","object":"text_completion","created":7,"model":"m","system_fingerprint":"fp_ollama",'
         b'"choices":[{"text":"a","index":0,"finish_reason":"stop"}],'
         b'"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n'
@@ -152,7 +151,7 @@ def vllm_chat(*deltas: bytes, usage: bytes = VLLM_USAGE) -> bytes:
 
 
 def test_a_chat_of_vllm_has_every_member_null_or_not() -> None:
-    assert assemble(VLLM_CHAT, vllm_chat(b'{"content":". "}', b'{"content":"gete"}')) == (
+    assert assemble(VLLM_CHAT_STYLE, vllm_chat(b'{"content":". "}', b'{"content":"gete"}')) == (
         (
             b'{"id":"c","object":"chat.completion",' + VLLM_HEAD + b'{"index":0,"message":{"role":"assistant","content":". gete",'
             b'"refusal":null,"annotations":null,"audio":null,"function_call":null,"reasoning":null},"logprobs":null,'
@@ -171,7 +170,7 @@ def test_a_text_of_vllm_has_members_of_its_own() -> None:
     head = b'data: {"id":"c","object":"text_completion",' + VLLM_HEAD
     rest = b'"logprobs":null,"finish_reason":"length","stop_reason":null,"prompt_token_ids":null,"token_ids":null}]}\n\n'
     stream = head + b'{"index":0,"text":" vofa",' + rest + head + b"]," + VLLM_USAGE + b"}," + VLLM_PRINT + b"}\n\n" + DONE
-    answer = read(whole(VLLM_TEXT, stream))
+    answer = read(whole(VLLM_TEXT_STYLE, stream))
     head_members = ["id", "object", "created", "model", "choices", "service_tier", "system_fingerprint", "usage"]
     assert list(answer) == [*head_members, "kv_transfer_params", "ec_transfer_params", "metrics"]
     nulls = ("logprobs", "stop_reason", "token_ids", "prompt_logprobs", "prompt_token_ids", "routed_experts")
@@ -181,7 +180,7 @@ def test_a_text_of_vllm_has_members_of_its_own() -> None:
 def test_details_of_vllms_usage_get_their_nulls_back() -> None:
     """Its usage event leaves nulls out, its whole answer has them (enable_prompt_tokens_details)."""
     usage = VLLM_USAGE + b',"prompt_tokens_details":{"cached_tokens":16}'
-    details = read(whole(VLLM_CHAT, vllm_chat(b'{"content":"a"}', usage=usage)))["usage"]["prompt_tokens_details"]
+    details = read(whole(VLLM_CHAT_STYLE, vllm_chat(b'{"content":"a"}', usage=usage)))["usage"]["prompt_tokens_details"]
     assert details == {"cached_tokens": 16, "created_cache_tokens": None, "multimodal_tokens": None}
 
 
@@ -197,7 +196,7 @@ def test_details_of_vllms_usage_get_their_nulls_back() -> None:
     ids=["no parser", "parser", "reasoning only", "reasoning, empty content", "both"],
 )
 def test_no_content_of_vllm_is_null_where_it_has_a_parser(deltas: tuple[bytes, ...], content: str | None) -> None:
-    assert read(whole(VLLM_CHAT, vllm_chat(*deltas)))["choices"][0]["message"]["content"] == content
+    assert read(whole(VLLM_CHAT_STYLE, vllm_chat(*deltas)))["choices"][0]["message"]["content"] == content
 
 
 @pytest.mark.parametrize(
@@ -219,14 +218,14 @@ def test_no_content_of_vllm_is_null_where_it_has_a_parser(deltas: tuple[bytes, .
     ],
 )
 def test_what_the_engine_would_not_have_answered_so_is_not_assembled(stream: bytes) -> None:
-    assert assemble(LLAMACPP_CHAT, stream) is None
+    assert assemble(LLAMACPP_CHAT_STYLE, stream) is None
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8")), max_size=8), st.booleans())
 def test_text_comes_out_as_it_went_in_however_it_was_cut(pieces: list[str], is_ascii: bool) -> None:
     deltas = [delta(json.dumps({"content": piece}, ensure_ascii=is_ascii).encode()) for piece in pieces]
     stream = ROLE + b"".join(deltas) + ending()
-    assert read(whole(LLAMACPP_CHAT, stream))["choices"][0]["message"]["content"] == "".join(pieces)
+    assert read(whole(LLAMACPP_CHAT_STYLE, stream))["choices"][0]["message"]["content"] == "".join(pieces)
 
 
 KEYS = st.sampled_from(
@@ -240,7 +239,8 @@ ANY = st.recursive(
 
 
 @given(
-    st.lists(st.dictionaries(KEYS, ANY, max_size=5) | ANY, max_size=4), st.sampled_from([LLAMACPP_CHAT, OLLAMA_TEXT, VLLM_CHAT])
+    st.lists(st.dictionaries(KEYS, ANY, max_size=5) | ANY, max_size=4),
+    st.sampled_from([LLAMACPP_CHAT_STYLE, OLLAMA_TEXT_STYLE, VLLM_CHAT_STYLE]),
 )
 def test_whatever_a_backend_sends_the_answer_is_json_or_none(events: list[Any], style: Style) -> None:
     stream = ROLE + b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in events) + ending()
@@ -250,4 +250,4 @@ def test_whatever_a_backend_sends_the_answer_is_json_or_none(events: list[Any], 
 
 def test_an_event_nested_too_deeply_is_not_assembled() -> None:
     deep = b'data: {"choices":' + b"[" * 20_000 + b"]" * 20_000 + b"}\n\n"
-    assert assemble(LLAMACPP_CHAT, ROLE + deep + ending()) is None
+    assert assemble(LLAMACPP_CHAT_STYLE, ROLE + deep + ending()) is None

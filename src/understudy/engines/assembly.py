@@ -1,13 +1,14 @@
 """Ask for an answer as a stream although the client wants it whole, and put it together as the engine would have.
 
 `as_streamed` tells for which requests the whole that comes out is known to equal the engine's own, member by member, and writes
-the request; `assemble` writes the answer. Called by the data plane; assembled_openai and assembled_ollama know the shapes. What
-is not known to be equal is not asked for as a stream. Only times and ids differ, as they do when an engine is asked twice.
+the request; `assemble` writes the answer. Called by the data plane; assembled_openai and assembled_ollama of dialects join the
+events. What is not known to be equal is not asked for as a stream. Only times and ids differ, as they do when an engine is asked
+twice.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -96,13 +97,64 @@ _PROOFS: Mapping[tuple[EngineKind, str], _Proof] = {
     ),
 }
 
+_CHAT_NAME = b'"chat.completion"'
+_TEXT_NAME = b'"text_completion"'
+_JSON = b"application/json"
+
+# Recorded, b11549; server-task.cpp, to_json_oaicompat and to_json_oaicompat_chat.
+LLAMACPP_CHAT_STYLE = Style(
+    name=_CHAT_NAME,
+    members=("choices", "created", "model", "system_fingerprint", "object", "usage", "id", "timings"),
+    choice=("finish_reason", "index", "message"),
+    message=("role", "content", "reasoning_content"),
+    content_type=b"application/json; charset=utf-8",
+    can_withhold=True,
+)
+LLAMACPP_TEXT_STYLE = replace(
+    LLAMACPP_CHAT_STYLE, name=_TEXT_NAME, choice=("text", "index", "logprobs", "finish_reason"), message=()
+)
+
+# Read: openai/openai.go, ChatCompletion, Completion and their choices. Go's JSON encoder ends with a line end.
+OLLAMA_CHAT_STYLE = Style(
+    name=_CHAT_NAME,
+    members=("id", "object", "created", "model", "system_fingerprint", "choices", "usage"),
+    choice=("index", "message", "finish_reason"),
+    message=("role", "content", "reasoning", "tool_calls"),
+    content_type=_JSON,
+    end=b"\n",
+)
+OLLAMA_TEXT_STYLE = replace(OLLAMA_CHAT_STYLE, name=_TEXT_NAME, choice=("text", "index", "finish_reason"), message=())
+
+# Recorded, 0.32.0; entrypoints/openai/chat_completion/protocol.py, completion/protocol.py.
+_VLLM_HEAD = ("id", "object", "created", "model", "choices", "service_tier", "system_fingerprint", "usage")
+_VLLM_TAIL = ("kv_transfer_params", "ec_transfer_params", "metrics")
+VLLM_CHAT_STYLE = Style(
+    name=_CHAT_NAME,
+    members=(*_VLLM_HEAD, "prompt_logprobs", "prompt_token_ids", "prompt_text", *_VLLM_TAIL),
+    choice=("index", "message", "logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts"),
+    message=("role", "content", "refusal", "annotations", "audio", "function_call", "reasoning"),
+    content_type=_JSON,
+    usage=("prompt_tokens", "total_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details"),
+    is_full=True,
+)
+VLLM_TEXT_STYLE = replace(
+    VLLM_CHAT_STYLE,
+    name=_TEXT_NAME,
+    members=(*_VLLM_HEAD, *_VLLM_TAIL),
+    choice=(
+        *("index", "text", "logprobs", "finish_reason", "stop_reason"),
+        *("token_ids", "prompt_logprobs", "prompt_token_ids", "routed_experts"),
+    ),
+    message=(),
+)
+
 _STYLES: Mapping[tuple[EngineKind, str], Style] = {
-    (EngineKind.LLAMACPP, CHAT): assembled_openai.LLAMACPP_CHAT,
-    (EngineKind.LLAMACPP, TEXT): assembled_openai.LLAMACPP_TEXT,
-    (EngineKind.OLLAMA, CHAT): assembled_openai.OLLAMA_CHAT,
-    (EngineKind.OLLAMA, TEXT): assembled_openai.OLLAMA_TEXT,
-    (EngineKind.VLLM, CHAT): assembled_openai.VLLM_CHAT,
-    (EngineKind.VLLM, TEXT): assembled_openai.VLLM_TEXT,
+    (EngineKind.LLAMACPP, CHAT): LLAMACPP_CHAT_STYLE,
+    (EngineKind.LLAMACPP, TEXT): LLAMACPP_TEXT_STYLE,
+    (EngineKind.OLLAMA, CHAT): OLLAMA_CHAT_STYLE,
+    (EngineKind.OLLAMA, TEXT): OLLAMA_TEXT_STYLE,
+    (EngineKind.VLLM, CHAT): VLLM_CHAT_STYLE,
+    (EngineKind.VLLM, TEXT): VLLM_TEXT_STYLE,
 }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.core.snapshot import EngineKind
-from understudy.dialects.assembly import CHAT, OLLAMA_CHAT, OLLAMA_TEXT, TEXT, as_streamed, assemble
+from understudy.engines.assembly import CHAT, OLLAMA_CHAT, OLLAMA_TEXT, TEXT, as_streamed, assemble
 
 LLAMACPP, OLLAMA, VLLM = EngineKind.LLAMACPP, EngineKind.OLLAMA, EngineKind.VLLM
 TOOL = {"type": "function", "function": {"name": "now"}}
