@@ -22,6 +22,10 @@ SENTINEL: Final = "understudy sentinel "
 REASON_SENTINEL: Final = "understudy thought"
 TRIAL: Final = ({"role": "user", "content": "Hello."},)
 
+# What /v1/completions of vLLM and SGLang generates when nobody says how much (openai/completion/protocol.py,
+# srt/entrypoints/openai/protocol.py).
+COMPLETION_TOKENS: Final = 16
+
 # A client can make as many kinds of request as it likes; each is learnt anew once there are more.
 SHOWN_MAX: Final = 64
 KEY_CHARACTERS_MAX: Final = 2048
@@ -125,6 +129,24 @@ class Cut:
     def reasoning(self) -> str:
         """The reasoning that the client has."""
         return self.broken.transcript.reasoning
+
+    @property
+    def model_member(self) -> dict[str, Any]:
+        """The request's `model` as a member of a question, {} where it names none."""
+        return {"model": self.ask["model"]} if "model" in self.ask else {}
+
+    @property
+    def space_at_end(self) -> str:
+        """The white space that the text ends with."""
+        return self.text[len(self.text.rstrip()) :]
+
+    @property
+    def given_prompt(self) -> str | None:
+        """The request's own `prompt` where it is one text, be it alone in a list."""
+        prompt = self.ask.get("prompt")
+        if isinstance(prompt, list) and len(prompt) == 1:
+            prompt = prompt[0]
+        return prompt if isinstance(prompt, str) else None
 
     @property
     def is_counted(self) -> bool:

@@ -49,7 +49,7 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     has_other_way = not cut.cases and cut.shape is Shape.OPENAI_CHAT
     if shown.fit is Fit.NONE or (shown.fit is Fit.OTHER and has_other_way):
         return None
-    swallow = cut.text[len(cut.text.rstrip()) :] if shown.fit is Fit.TRIMMED else ""
+    swallow = cut.space_at_end if shown.fit is Fit.TRIMMED else ""
     text = cut.text.removesuffix(swallow)
     if swallow and Case.LOGPROBS in cut.cases:
         # What is swallowed is half a token, whose probability is told whole.
@@ -125,22 +125,16 @@ def _spent(cut: Cut, delivered: int | None) -> Asking[Spent]:
 
 def read_ids(cut: Cut, ids: list[int]) -> Asking[str | None]:
     """Ask what token ids stand for, special tokens included."""
-    answer = yield from ask_json("/detokenize", {**_model(cut), "tokens": ids})
+    answer = yield from ask_json("/detokenize", {**cut.model_member, "tokens": ids})
     content = answer.get("content")
     return content if isinstance(content, str) else None
 
 
-def _model(cut: Cut) -> dict[str, Any]:
-    return {"model": cut.ask["model"]} if "model" in cut.ask else {}
-
-
 def _prompt(cut: Cut) -> Asking[str | None]:
     """Return the prompt's text, given or rendered; without its first token, which this engine adds by itself."""
-    prompt = cut.ask.get("prompt")
-    if cut.shape is Shape.OPENAI_CHAT:
-        prompt = (yield from ask_json("/apply-template", _rendering(cut, cut.ask.get("messages")))).get("prompt")
-    elif isinstance(prompt, list) and len(prompt) == 1:
-        prompt = prompt[0]
+    if cut.shape is not Shape.OPENAI_CHAT:
+        return cut.given_prompt
+    prompt = (yield from ask_json("/apply-template", _rendering(cut, cut.ask.get("messages")))).get("prompt")
     return prompt if isinstance(prompt, str) else None
 
 
@@ -204,6 +198,6 @@ def _count(cut: Cut, prompt: str, text: str) -> Asking[int | None]:
 
 
 def _tokens(cut: Cut, text: str) -> Asking[list[int] | None]:
-    answer = yield from ask_json("/tokenize", {**_model(cut), "content": text, "add_special": True, "parse_special": True})
+    answer = yield from ask_json("/tokenize", {**cut.model_member, "content": text, "add_special": True, "parse_special": True})
     tokens = answer.get("tokens")
     return tokens if isinstance(tokens, list) else None

@@ -65,7 +65,7 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     has_other_way = not cut.cases and cut.shape is not Shape.ANTHROPIC
     if shown.fit is Fit.NONE or (shown.fit is Fit.OTHER and has_other_way):
         return None
-    swallow = cut.text[len(cut.text.rstrip()) :] if shown.fit is Fit.TRIMMED else ""
+    swallow = cut.space_at_end if shown.fit is Fit.TRIMMED else ""
     text = cut.text.removesuffix(swallow)
     # Two messages of one role would be merged with an empty line between them.
     messages = with_partial(cut.ask.get("messages"), spoken(cut, text), joins=True)
@@ -106,9 +106,7 @@ def _rendered(cut: Cut) -> Asking[str]:
         return prompt if isinstance(prompt, str) else ""
     if cut.shape is Shape.OPENAI_TEXT:
         # Its own answer leaves the rendering out; /api/generate takes the same prompt (openai/openai.go, ToCompletion).
-        if isinstance(prompt, list) and len(prompt) == 1:
-            prompt = prompt[0]
-        return (yield from _render(cut, "/api/generate", {"model": cut.ask.get("model"), "prompt": prompt}))
+        return (yield from _render(cut, "/api/generate", {"model": cut.ask.get("model"), "prompt": cut.given_prompt}))
     return (yield from _render(cut, cut.path, cut.ask))
 
 

@@ -4,13 +4,19 @@ Called through engines.continuation. From its source alone (engines.md 3.1): the
 the tokens of the partial come behind it, whatever the template is, so there is nothing to try.
 """
 
-from typing import Final
-
 from understudy.core.transcript import Continuation, Method, Shape
-from understudy.engines.broken import Asking, Cut, Outcome, encode, going_on, spent, spoken, tokens_left, with_partial
-
-# As vLLM's: what /v1/completions generates when nobody says how much (srt/entrypoints/openai/protocol.py).
-_COMPLETION_TOKENS: Final = 16
+from understudy.engines.broken import (
+    COMPLETION_TOKENS,
+    Asking,
+    Cut,
+    Outcome,
+    encode,
+    going_on,
+    spent,
+    spoken,
+    tokens_left,
+    with_partial,
+)
 
 
 def continue_chat(cut: Cut) -> Asking[Outcome]:
@@ -35,14 +41,12 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
 def continue_text(cut: Cut) -> Asking[Outcome]:
     """Go on with plain text."""
     yield from ()
-    prompt = cut.ask.get("prompt")
-    if isinstance(prompt, list) and len(prompt) == 1:
-        prompt = prompt[0]
-    if not isinstance(prompt, str):
+    prompt = cut.given_prompt
+    if prompt is None:
         return None
     transcript, bound = cut.broken.transcript, cut.broken.wish.tokens_max
-    if bound is None and (transcript.tokens or transcript.pieces) < _COMPLETION_TOKENS:
-        bound = _COMPLETION_TOKENS
+    if bound is None and (transcript.tokens or transcript.pieces) < COMPLETION_TOKENS:
+        bound = COMPLETION_TOKENS
     left = tokens_left(cut, None, bound)
     if left is not None and left <= 0:
         return spent(cut, None)

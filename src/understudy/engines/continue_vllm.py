@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from understudy.core.transcript import Case, Continuation, Method, Shape, Spent
 from understudy.engines.broken import (
+    COMPLETION_TOKENS,
     SENTINEL,
     TRIAL,
     Asking,
@@ -37,8 +38,6 @@ _CHAT_KEYS: Final = (
     *("max_completion_tokens", "add_generation_prompt", "continue_final_message", "include_reasoning", "reasoning_effort"),
     *("response_format", "mm_processor_kwargs", "logprobs", "top_logprobs"),
 )
-# What /v1/completions generates when nobody says how much (openai/completion/protocol.py).
-COMPLETION_TOKENS: Final = 16
 # More without a space is no word.
 WORD_CHARACTERS_MAX: Final = 32
 
@@ -59,7 +58,7 @@ class _Tokens:
 def continue_chat(cut: Cut) -> Asking[Outcome]:
     """Go on with the chat, tool parser included."""
     shown = yield from _try_template(cut)
-    trimmed = cut.text[len(cut.text.rstrip()) :] if shown.fit is Fit.TRIMMED else ""
+    trimmed = cut.space_at_end if shown.fit is Fit.TRIMMED else ""
     # Text behind the prompt says exactly what the client has.
     if shown.fit is Fit.NONE or (not cut.cases and (shown.fit is Fit.OTHER or trimmed)):
         return None
@@ -88,13 +87,11 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
 
 def continue_text(cut: Cut) -> Asking[Outcome]:
     """Go on with plain text: the prompt, given or as its ids read, and the text behind it."""
-    prompt = cut.ask.get("prompt")
+    prompt = cut.given_prompt
     if cut.shape is Shape.OPENAI_CHAT:
         rendered = yield from _tokenize_prompt(cut)
         prompt = (yield from read_ids(cut, rendered.ids)) if rendered is not None else None
-    elif isinstance(prompt, list) and len(prompt) == 1:
-        prompt = prompt[0]
-    if not isinstance(prompt, str):
+    if prompt is None:
         return None
     swallow = _half_token(cut)
     text = cut.text.removesuffix(swallow)
@@ -154,7 +151,7 @@ def _spent(cut: Cut, delivered: int | None) -> Asking[Spent]:
 
 def read_ids(cut: Cut, ids: list[int]) -> Asking[str | None]:
     """Ask what token ids stand for, special tokens included."""
-    answer = yield from ask_json("/detokenize", {**_model(cut), "tokens": ids})
+    answer = yield from ask_json("/detokenize", {**cut.model_member, "tokens": ids})
     prompt = answer.get("prompt")
     return prompt if isinstance(prompt, str) else None
 
@@ -196,12 +193,8 @@ def _as_text(cut: Cut, prompt: Any, left: int, delivered: int | None) -> dict[st
     return {**without(_going_on(cut, left, delivered), *_CHAT_KEYS), "prompt": prompt, "max_tokens": left}
 
 
-def _model(cut: Cut) -> dict[str, Any]:
-    return {"model": cut.ask["model"]} if "model" in cut.ask else {}
-
-
 def _tokenize(cut: Cut, ask: dict[str, Any]) -> Asking[_Tokens | None]:
-    answer = yield from ask_json("/tokenize", {**_model(cut), **ask})
+    answer = yield from ask_json("/tokenize", {**cut.model_member, **ask})
     tokens, most = answer.get("tokens"), answer.get("max_model_len")
     return _Tokens(tokens, most if isinstance(most, int) else 0) if isinstance(tokens, list) else None
 

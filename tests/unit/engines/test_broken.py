@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from support.cutting import CHAT, HELLO, chat, cut, received
+from support.cutting import CHAT, HELLO, TEXT, chat, cut, received
 from understudy.engines.broken import (
     KEY_CHARACTERS_MAX,
     SENTINEL,
@@ -103,3 +103,10 @@ def test_what_is_remembered_is_bounded() -> None:
 
 def test_lone_surrogates_are_encoded_as_they_came() -> None:
     assert encode({"a": "\ud83d"}) == b'{"a": "\\ud83d"}'
+
+
+@pytest.mark.parametrize(
+    ("prompt", "given"), [("a", "a"), (["a"], "a"), (["a", "b"], None), ([1, 2], None), ([7], None), (None, None), ([], None)]
+)
+def test_a_prompt_is_given_where_it_is_one_text(prompt: object, given: str | None) -> None:
+    assert cut(TEXT, {"prompt": prompt}, received("Once")).given_prompt == given
