@@ -167,20 +167,9 @@ def test_failure_that_no_attempt_can_mend_ends_the_exchange(kind: FailureKind) -
     assert (play.abort.kind, play.abort.status) == (kind, MEANING[kind].status)
 
 
-@pytest.mark.parametrize("kind", SENT_AND_HURT[1:])
+@pytest.mark.parametrize("kind", SENT_AND_HURT)
 def test_only_backend_that_hurts_the_request_is_not_asked_again(kind: FailureKind) -> None:
     play = Play(*targets(1))
-    play.fail(kind)
-    assert (play.abort.kind, play.abort.status) == (kind, MEANING[kind].status)
-
-
-@pytest.mark.parametrize("kind", [K.LOST_BEFORE_HEAD, K.BODY_CUT])
-def test_only_backend_that_went_away_under_the_request_is_asked_once_more(kind: FailureKind) -> None:
-    """It may be restarting; one that goes away twice does so because of the request."""
-    play = Play(*targets(1))
-    play.fail(kind)
-    play.wake()
-    assert play.name == "gpu0"
     play.fail(kind)
     assert (play.abort.kind, play.abort.status) == (kind, MEANING[kind].status)
 
