@@ -140,8 +140,15 @@ class Transcript:
     choice: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, Any] | None = None
     is_unreadable: bool = False
-    # Dialects' own notes: what else a continuation's events depend on (Anthropic's open block, say).
-    notes: dict[str, Any] = field(default_factory=dict)
+    # What else the events of a continuation depend on; dialects' alone.
+    has_text_template: bool = False  # `head` and `choice` are those of an event with text
+    cut_ids: list[int] = field(default_factory=list)  # ids since the last text: of a character that is not complete yet
+    is_after_seam: bool = False  # no text has come since the last seam
+    reasoning_keys: tuple[str, ...] = ()  # the names by which the first backend calls its reasoning
+    has_usage_each: bool = False  # vLLM's continuous_usage_stats
+    is_usage_sent: bool = False  # the usage event behind the finish has come
+    open_block: tuple[int, str] | None = None  # index and type of Anthropic's open content block
+    blocks: int = 0  # how many content blocks have begun
 
     @property
     def text(self) -> str:

@@ -6,7 +6,6 @@ Called by dataplane.resuming. Also chooses the writer of a shape, for dialects.s
 from typing import Any
 
 from understudy.core.transcript import OLLAMA_SHAPES, Shape, Spent, Transcript, Wish
-from understudy.dialects.fold import USAGE_SENT
 from understudy.dialects.pieces import Piece, counts_of
 from understudy.dialects.written import Counts, OllamaWriter, OpenAIWriter, Writer
 from understudy.dialects.written_anthropic import AnthropicWriter
@@ -21,7 +20,7 @@ def writer_of(wish: Wish, transcript: Transcript, seam: dict[str, Any] | None, e
 
 def lacks_usage(wish: Wish, transcript: Transcript) -> bool:
     """Whether a stream that has its finish lacks the usage that its client wants, and nobody has told the counts."""
-    is_known = USAGE_SENT in transcript.notes or None not in counts_of(transcript.usage)
+    is_known = transcript.is_usage_sent or None not in counts_of(transcript.usage)
     return wish.wants_usage and bool(transcript.finish) and not is_known
 
 
@@ -33,9 +32,8 @@ def closing(wish: Wish, transcript: Transcript, spent: Spent | None = None) -> b
     """
     if not transcript.finish or transcript.is_unreadable or transcript.choices > 1:
         return None
-    is_sent = USAGE_SENT in transcript.notes
     known = Counts(spent.prompt_tokens, spent.completion_tokens) if spent is not None else Counts(*counts_of(transcript.usage))
-    counts = Counts() if is_sent else known
+    counts = Counts() if transcript.is_usage_sent else known
     return writer_of(wish, transcript, None, 0.0).end(counts)
 
 

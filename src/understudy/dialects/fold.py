@@ -16,16 +16,6 @@ from understudy.dialects.pieces import Piece, read_chunk, read_piece, stream_kin
 SEAM_COMMENT = b": understudy resumed"
 SEAM_FIELD = "understudy_resumed"
 
-# Keys of `Transcript.notes`.
-TEXT_TEMPLATE = "has_text_template"  # the templates are those of an event with text
-CUT_IDS = "cut_ids"  # ids since the last text: of a character that is not complete yet
-SEAM = "is_after_seam"  # no text has come since the last seam
-REASONING_KEYS = "reasoning_keys"  # the names by which the first backend calls its reasoning
-USAGE_EACH = "has_usage_each"  # vLLM's continuous_usage_stats
-USAGE_SENT = "is_usage_sent"  # the usage event behind the finish has come
-OPEN_BLOCK = "open_block"  # (index, type) of Anthropic's open content block
-BLOCKS = "blocks"  # how many content blocks have begun
-
 # Fields of a first event that are not the same in all.
 _PASSING_CHUNK_FIELDS = ("prompt_token_ids", "prompt_text", "prompt_logprobs", "timings", "prompt_progress", "__verbose")
 _EMPTY_CHOICE_FIELDS: dict[str, Any] = {
@@ -92,7 +82,7 @@ def _fold_chunk(transcript: Transcript, piece: Piece, data: bytes) -> None:
         transcript.is_unreadable = True
         return
     text = piece.text or piece.reasoning
-    if TEXT_TEMPLATE not in transcript.notes and (text or not transcript.head):
+    if not transcript.has_text_template and (text or not transcript.head):
         _read_templates(transcript, data, has_text=bool(text))
     if piece.index >= transcript.choices:
         transcript.choices = piece.index + 1
@@ -100,7 +90,7 @@ def _fold_chunk(transcript: Transcript, piece: Piece, data: bytes) -> None:
         _add_text(transcript, piece, text)
         # Where whoever told before tells no more, what is known is not exact any longer.
         transcript.tokens = piece.tokens
-    if piece.ids is not None or piece.prompt_ids or SEAM in transcript.notes:
+    if piece.ids is not None or piece.prompt_ids or transcript.is_after_seam:
         _add_ids(transcript, piece, has_text=bool(text))
     _add_rest(transcript, piece)
 
@@ -110,8 +100,7 @@ def _add_text(transcript: Transcript, piece: Piece, text: str) -> None:
         transcript.texts.append(piece.text)
     if piece.reasoning:
         transcript.reasonings.append(piece.reasoning)
-        if piece.reasoning_keys:
-            transcript.notes.setdefault(REASONING_KEYS, piece.reasoning_keys)
+        transcript.reasoning_keys = transcript.reasoning_keys or piece.reasoning_keys
     transcript.pieces += 1
     if text == transcript.piece:
         transcript.repeats += 1
@@ -126,9 +115,9 @@ def _add_rest(transcript: Transcript, piece: Piece) -> None:
     if piece.usage is not None:
         transcript.usage = {**(transcript.usage or {}), **piece.usage}
         if piece.text or piece.reasoning:
-            transcript.notes[USAGE_EACH] = True
+            transcript.has_usage_each = True
         elif transcript.finish and not piece.finish:
-            transcript.notes[USAGE_SENT] = True
+            transcript.is_usage_sent = True
     if piece.tool_calls:
         transcript.has_tool_call = True
     if piece.has_audio:
@@ -137,24 +126,26 @@ def _add_rest(transcript: Transcript, piece: Piece) -> None:
 
 def _add_ids(transcript: Transcript, piece: Piece, *, has_text: bool) -> None:
     """Add token ids once the text that they stand for has come: without text they are the beginning of a character."""
-    notes = transcript.notes
     if piece.prompt_ids and not transcript.prompt_ids:
         transcript.prompt_ids = list(piece.prompt_ids)
-    if has_text and notes.pop(SEAM, False) and not piece.ids:
-        # The backend that goes on tells no ids, so that those known no longer are all of them.
-        transcript.prompt_ids, transcript.ids = [], []
+    if has_text and transcript.is_after_seam:
+        transcript.is_after_seam = False
+        if not piece.ids:
+            # The backend that goes on tells no ids, so that those known no longer are all of them.
+            transcript.prompt_ids, transcript.ids = [], []
     if not transcript.prompt_ids:
         return
-    notes.setdefault(CUT_IDS, []).extend(piece.ids or ())
+    transcript.cut_ids += piece.ids or ()
     if has_text:
-        transcript.ids += notes.pop(CUT_IDS)
+        transcript.ids += transcript.cut_ids
+        transcript.cut_ids = []
         if piece.tokens is None:
             transcript.tokens = len(transcript.ids)
 
 
 def _note_seam(transcript: Transcript) -> None:
-    transcript.notes.pop(CUT_IDS, None)
-    transcript.notes[SEAM] = True
+    transcript.cut_ids = []
+    transcript.is_after_seam = True
 
 
 def _read_templates(transcript: Transcript, data: bytes, *, has_text: bool) -> None:
@@ -175,7 +166,7 @@ def _read_templates(transcript: Transcript, data: bytes, *, has_text: bool) -> N
     if isinstance(choice, dict) and choice:
         transcript.choice = _choice_template(choice)
     if has_text:
-        transcript.notes[TEXT_TEMPLATE] = True
+        transcript.has_text_template = True
 
 
 def _choice_template(choice: dict[str, Any]) -> dict[str, Any]:
@@ -216,10 +207,10 @@ def _fold_anthropic(transcript: Transcript, piece: Piece) -> None:
         transcript.head = piece.message
         transcript.choices = 1
     elif piece.block is not None:
-        transcript.notes[OPEN_BLOCK] = (piece.block_index, piece.block.get("type"))
-        transcript.notes[BLOCKS] = piece.block_index + 1
+        transcript.open_block = (piece.block_index, str(piece.block.get("type")))
+        transcript.blocks = piece.block_index + 1
     elif piece.is_block_end:
-        transcript.notes.pop(OPEN_BLOCK, None)
+        transcript.open_block = None
     text = piece.text or piece.reasoning
     if text:
         _add_text(transcript, piece, text)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from understudy.core.transcript import Case, Shape, Transcript, Wish
-from understudy.dialects.fold import REASONING_KEYS, SEAM_FIELD, USAGE_EACH
+from understudy.dialects.fold import SEAM_FIELD
 from understudy.dialects.pieces import Piece
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -50,11 +50,11 @@ class OpenAIWriter:
     def __init__(self, wish: Wish, transcript: Transcript) -> None:
         self._is_chat = wish.shape is Shape.OPENAI_CHAT
         self._wants_usage = wish.wants_usage
-        self._has_usage_each = wish.wants_usage and bool(transcript.notes.get(USAGE_EACH))
+        self._has_usage_each = wish.wants_usage and transcript.has_usage_each
         self._wants_ids = wish.wants_token_ids
         self._keeps_ids = wish.wants_token_ids or bool(transcript.prompt_ids)
         self._has_logprobs = Case.LOGPROBS in wish.cases
-        self._reasoning_keys: tuple[str, ...] = transcript.notes.get(REASONING_KEYS, ())
+        self._reasoning_keys = transcript.reasoning_keys
         self._head = dict(transcript.head) or {"object": "chat.completion.chunk" if self._is_chat else "text_completion"}
         self._choice = dict(transcript.choice) or {"index": 0}
         # vLLM writes its own field beside each finish, null where no stop string made it; SGLang another.

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from understudy.core.transcript import Transcript
-from understudy.dialects.fold import BLOCKS, OPEN_BLOCK
 from understudy.dialects.pieces import Piece
 from understudy.dialects.written import Counts
 
@@ -22,10 +21,10 @@ class AnthropicWriter:
     """Writes events of /v1/messages. See `written.Writer`."""
 
     def __init__(self, transcript: Transcript) -> None:
-        self._open: tuple[int, str] | None = transcript.notes.get(OPEN_BLOCK)
+        self._open = transcript.open_block
         # What is said of tokens where nobody counted: this shape cannot do without.
         self._delivered = transcript.pieces if transcript.tokens is None else transcript.tokens
-        self._blocks: int = transcript.notes.get(BLOCKS, 0)
+        self._blocks = transcript.blocks
         # The type of the continuation's own open block; "" where it has none.
         self._their_type = ""
 

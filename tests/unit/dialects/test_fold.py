@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from support.spliced import GOLDEN, events, ndjson, received, sse
 from understudy.core.transcript import Shape, Transcript
-from understudy.dialects.fold import BLOCKS, CUT_IDS, OPEN_BLOCK, REASONING_KEYS, USAGE_EACH, USAGE_SENT, fold
+from understudy.dialects.fold import fold
 
 CHAT, TEXT, OLLAMA, GENERATE, MESSAGES = (
     Shape.OPENAI_CHAT,
@@ -136,21 +136,21 @@ def test_tokens_are_known_while_the_engine_tells_them() -> None:
     used = {**chunk("a"), "usage": {"prompt_tokens": 9, "completion_tokens": 6}}
     assert received(CHAT, sse(counted)).tokens == 4
     transcript = received(CHAT, sse(counted, used))
-    assert (transcript.tokens, transcript.notes[USAGE_EACH]) == (6, True)
+    assert (transcript.tokens, transcript.has_usage_each) == (6, True)
     assert received(CHAT, sse(counted, chunk("b"))).tokens is None
 
 
 def test_a_usage_event_behind_the_finish_is_remembered() -> None:
     finish, usage = chunk("", finish_reason="stop"), {"choices": [], "usage": {"prompt_tokens": 9}}
-    assert USAGE_SENT in received(CHAT, sse(chunk("a"), finish, usage)).notes
-    assert USAGE_SENT not in received(CHAT, sse(chunk("a"), finish)).notes
+    assert received(CHAT, sse(chunk("a"), finish, usage)).is_usage_sent
+    assert not received(CHAT, sse(chunk("a"), finish)).is_usage_sent
 
 
 def test_the_names_of_the_reasoning_are_the_first_backends() -> None:
     data = sse(
         {"choices": [{"index": 0, "delta": {"reasoning": "a"}}]}, {"choices": [{"index": 0, "delta": {"reasoning_content": "b"}}]}
     )
-    assert received(CHAT, data).notes[REASONING_KEYS] == ("reasoning",)
+    assert received(CHAT, data).reasoning_keys == ("reasoning",)
 
 
 def test_token_ids_are_kept_up_to_the_last_text() -> None:
@@ -158,7 +158,7 @@ def test_token_ids_are_kept_up_to_the_last_text() -> None:
     opening = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}], "prompt_token_ids": [1, 2]}
     transcript = received(CHAT, sse(opening, chunk("a", token_ids=[3]), chunk("", token_ids=[4]), chunk("", token_ids=[5])))
     assert (transcript.prompt_ids, transcript.ids, transcript.tokens) == ([1, 2], [3], 1)
-    assert transcript.notes[CUT_IDS] == [4, 5]
+    assert transcript.cut_ids == [4, 5]
     fold(transcript, CHAT, sse(chunk("b", token_ids=[6])))
     assert (transcript.ids, transcript.tokens) == ([3, 4, 5, 6], 4)
 
@@ -192,7 +192,7 @@ def test_ids_without_those_of_the_prompt_are_not_kept() -> None:
 def test_the_open_content_block_is_known() -> None:
     all_events = events("llamacpp/messages.sse")
     transcript = received(MESSAGES, b"".join(all_events[:3]))
-    assert transcript.notes[OPEN_BLOCK] == (0, "text")
-    assert transcript.notes[BLOCKS] == 1
+    assert transcript.open_block == (0, "text")
+    assert transcript.blocks == 1
     assert transcript.usage == {"cache_read_input_tokens": 28, "input_tokens": 1, "output_tokens": 0}
-    assert OPEN_BLOCK not in received(MESSAGES, b"".join(all_events)).notes
+    assert received(MESSAGES, b"".join(all_events)).open_block is None
