@@ -20,7 +20,7 @@ from understudy.core.exchange import BREAKING, BROKEN_MAX
 from understudy.core.record import ExchangeRecord
 from understudy.core.resume import BARREN_MAX
 from understudy.core.retry import FREE
-from understudy.core.snapshot import Resume
+from understudy.core.snapshot import ResumeRule
 from understudy.errors import MEANING, Blame, FailureKind
 
 # Attempts to go on that say nothing of the answer that is to be continued.
@@ -102,7 +102,7 @@ class Judge:
             body, delimiter = response.body, asked.speech.delimiter
             if client.left_at_s and not response.is_whole:
                 body = body[: body.rfind(delimiter) + len(delimiter)] if delimiter in body else b""
-            if asked.declines_resume or self.stage.published.current.plan.failover.resume is Resume.OFF:
+            if asked.declines_resume or self.stage.published.current.plan.failover.resume is ResumeRule.OFF:
                 # Nobody looks at the events of an answer that is not to be continued.
                 body = body.replace(MALFORMED_LINE if asked.speech.kind == "ollama" else MALFORMED_EVENT, b"")
             said = asked.speech.read_stream(body)
@@ -187,7 +187,7 @@ class Judge:
 
     def _judge_resumes(self) -> None:
         """Nobody goes on with an answer that may not be continued, and a seam that the client sees is in the record."""
-        is_off = self.stage.published.current.plan.failover.resume is Resume.OFF
+        is_off = self.stage.published.current.plan.failover.resume is ResumeRule.OFF
         asked_by_tag = {asked.tag: asked for client in self.stage.clients for asked in client.asked}
         for tag, calls in self.calls.items():
             asked, at = asked_by_tag.get(tag), self.records.get(tag)
@@ -260,7 +260,7 @@ class Judge:
     def judge_going_on(self, steady: str) -> None:
         """With a backend that never fails and can go on, a plain text breaks off after two barren parts only."""
         plan = self.stage.published.current.plan
-        if plan.failover.resume is Resume.OFF:
+        if plan.failover.resume is ResumeRule.OFF:
             return
         for client in self.stage.clients:
             for asked in client.asked:

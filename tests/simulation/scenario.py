@@ -27,7 +27,7 @@ from understudy.core.snapshot import (
     FailoverRules,
     HealthRules,
     Limits,
-    Resume,
+    ResumeRule,
     Role,
     RoutingPlan,
     Timeouts,
@@ -107,7 +107,7 @@ def make_script(seed: int) -> Script:
         budget=dice.choice((0.2, 10.0)),
         hold_s=dice.choice((0.0, 1.0, 5.0)),
         tries=dice.choice((0, 0, 2)),
-        resume=dice.choice((Resume.ON, Resume.ON, Resume.EXACT, Resume.OFF)),
+        resume=dice.choice((ResumeRule.ON, ResumeRule.ON, ResumeRule.EXACT, ResumeRule.OFF)),
         assemble=dice.random() < 0.8,
         hedge=dice.random() < 0.3,
     )
@@ -116,7 +116,7 @@ def make_script(seed: int) -> Script:
         timeouts = replace(timeouts, total_s=0.0)
         failover = replace(failover, budget=10.0, tries=0)
     if kind is Kind.BREAKING:
-        failover = replace(failover, resume=dice.choice((Resume.ON, Resume.ON, Resume.EXACT)), budget=10.0, tries=0)
+        failover = replace(failover, resume=dice.choice((ResumeRule.ON, ResumeRule.ON, ResumeRule.EXACT)), budget=10.0, tries=0)
     if kind is Kind.WAITING:
         timeouts = replace(timeouts, total_s=0.0)
         limits = replace(limits, waiting_max=dice.choice((2, 6, 1000)), waiting_s_max=dice.choice((0.0, 2.0, 20.0)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from understudy.core.snapshot import EngineKind
-from understudy.core.transcript import Case, Continuation, Method, Refusal, Spent, Transcript, Wish, cases_of
+from understudy.core.transcript import Case, Continuation, Means, Refusal, Spent, Transcript, Wish, cases_of
 from understudy.dialects.wish import read_wish
 from understudy.engines.broken import Abilities, Broken, Cut
 from understudy.engines.continuation import continuation
@@ -69,9 +69,9 @@ class Plan:
         return body
 
     @property
-    def method(self) -> Method:
+    def means(self) -> Means:
         """The means of the continuation."""
-        return self.going_on.method
+        return self.going_on.means
 
 
 def plan(kind: EngineKind, one: Broken, engine: Engine, abilities: Abilities | None = None) -> Plan:

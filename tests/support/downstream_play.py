@@ -6,7 +6,7 @@ from typing import Any
 from support.transports import MemoryTransport, connected
 from understudy.core.snapshot import Limits
 from understudy.dataplane.downstream import DownstreamConnection
-from understudy.dataplane.heads import Refusal, RequestHead
+from understudy.dataplane.heads import Rejection, RequestHead
 
 LIMITS = Limits(head_bytes_max=2000, target_bytes_max=500)
 BODY_BYTES_MAX = 1000
@@ -71,10 +71,10 @@ class Host:
         """Note that the connection is gone."""
         self.forgotten += 1
 
-    def refuse(self, refusal: Refusal, head: RequestHead | None) -> bytes:
-        """Note the refusal and word it."""
-        self.refused.append((refusal.status, head.path if head is not None else None))
-        return b"%d" % refusal.status
+    def refuse(self, rejection: Rejection, head: RequestHead | None) -> bytes:
+        """Note the rejection and word it."""
+        self.refused.append((rejection.status, head.path if head is not None else None))
+        return b"%d" % rejection.status
 
     def now_s(self) -> float:
         """The play's time."""

@@ -6,9 +6,9 @@ Pure. Tables for the strict reader of requests; used by plays that go through by
 from dataclasses import replace
 
 from understudy.core.snapshot import Address, Backend, Limits
-from understudy.dataplane.heads import BackendWords, Refusal, RequestHead, read_request_head, request_bytes
+from understudy.dataplane.heads import BackendWords, Rejection, RequestHead, read_request_head, request_bytes
 
-# A request line, and the status of its refusal (0: it is accepted).
+# A request line, and the status of its rejection (0: it is accepted).
 REQUEST_LINES = [
     (b"GET / HTTP/1.1", 0),
     (b"GET / HTTP/1.0", 0),
@@ -161,9 +161,9 @@ def read(fields: bytes = b"", line: bytes = b"POST /v1/chat/completions HTTP/1.1
 
 
 def refused(data: bytes, limits: Limits = LIMITS) -> int:
-    """Return the status of the refusal; 0 when it is accepted."""
+    """Return the status of the rejection; 0 when it is accepted."""
     head = read_request_head(data, limits)
-    return head.status if isinstance(head, Refusal) else 0
+    return head.status if isinstance(head, Rejection) else 0
 
 
 def sent(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from understudy.core.transcript import Continuation, Method, Shape, Transcript, Wish
+from understudy.core.transcript import Continuation, Means, Shape, Transcript, Wish
 from understudy.dialects.contract import StreamKind
 from understudy.dialects.fold import fold
 from understudy.dialects.framing import event_ends, split
@@ -56,7 +56,7 @@ def spliced(
 ) -> tuple[Spliced, Splice]:
     """Break a stream behind `before` and go on with `after`, at once and to its clean end. `facts` are of the continuation."""
     transcript = before if isinstance(before, Transcript) else received(wish.shape, before)
-    going_on = Continuation(Method.LLAMACPP_CHAT, "/", b"", shape or wish.shape, **facts)
+    going_on = Continuation(Means.LLAMACPP_CHAT, "/", b"", shape or wish.shape, **facts)
     splice = Splice(wish, transcript, going_on, backend="gpu1", earlier_s=earlier_s)
     first, last = splice.feed(after), splice.end()
     both = Spliced(

@@ -17,7 +17,7 @@ from understudy.config.load import DEFAULT_URL, find_file, from_urls, load_file
 from understudy.config.quantities import write_duration, write_share, write_size
 from understudy.config.schema import Settings
 from understudy.core.health import Seen
-from understudy.core.snapshot import Backend, Balance, EngineKind, HealthRules, Resume, Role, RoutingPlan, Timeouts
+from understudy.core.snapshot import Backend, Balance, EngineKind, HealthRules, ResumeRule, Role, RoutingPlan, Timeouts
 from understudy.engines.contract import Finding
 from understudy.errors import ConfigError
 
@@ -31,9 +31,9 @@ _BALANCE_MEANS = {
     Balance.SESSION: "always the same one for the same X-Session-ID",
 }
 _RESUME_MEANS = {
-    Resume.ON: "are continued on another backend",
-    Resume.EXACT: "are continued on another backend, by token ids where the engine has them",
-    Resume.OFF: "are not continued",
+    ResumeRule.ON: "are continued on another backend",
+    ResumeRule.EXACT: "are continued on another backend, by token ids where the engine has them",
+    ResumeRule.OFF: "are not continued",
 }
 _SEEN_MEANS = {Seen.GOOD: "up", Seen.LOADING: "loading", Seen.BAD: "down"}
 
@@ -137,7 +137,7 @@ def _patience(timeouts: Timeouts) -> str:
 def _answer_lines(plan: RoutingPlan) -> Iterator[str]:
     failover, limits = plan.failover, plan.limits
     whole = "those that are not streamed, too" if failover.assemble else "those that are not streamed begin again"
-    yield f"Broken answers {_RESUME_MEANS[failover.resume]}{'' if failover.resume is Resume.OFF else f'; {whole}'}."
+    yield f"Broken answers {_RESUME_MEANS[failover.resume]}{'' if failover.resume is ResumeRule.OFF else f'; {whole}'}."
     if failover.hedge:
         yield "A short prompt that waits unusually long is sent to a second backend."
     if plan.timeouts.keepalive_s:

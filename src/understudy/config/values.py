@@ -36,7 +36,7 @@ from understudy.config.quantities import (
     write_share,
     write_size,
 )
-from understudy.core.snapshot import Address, Resume
+from understudy.core.snapshot import Address, ResumeRule
 
 NAME_PATTERN: Final = r"[a-z0-9][a-z0-9_-]*"
 NAME_LENGTH_MAX: Final = 63
@@ -84,17 +84,17 @@ def _read_model(value: object) -> str:
     return text
 
 
-def _read_resume(value: object) -> Resume:
-    if isinstance(value, Resume) or value == Resume.EXACT.value:
-        return Resume(value)
+def _read_resume(value: object) -> ResumeRule:
+    if isinstance(value, ResumeRule) or value == ResumeRule.EXACT.value:
+        return ResumeRule(value)
     try:
-        return Resume.ON if read_switch(value) else Resume.OFF
+        return ResumeRule.ON if read_switch(value) else ResumeRule.OFF
     except Unreadable:
         raise Unreadable(RESUME_WANTED) from None
 
 
-def _write_resume(resume: Resume) -> bool | str:
-    return resume.value if resume is Resume.EXACT else resume is Resume.ON
+def _write_resume(resume: ResumeRule) -> bool | str:
+    return resume.value if resume is ResumeRule.EXACT else resume is ResumeRule.ON
 
 
 def _read_digest(value: object) -> str:
@@ -142,10 +142,10 @@ ModelName = Annotated[str, PlainValidator(_read_model), WithJsonSchema({"type": 
 Secret = Annotated[str, PlainValidator(_read_secret), WithJsonSchema({"type": "string", "writeOnly": True})]
 Digest = Annotated[str, PlainValidator(_read_digest), _text_schema(DIGEST_PATTERN)]
 ResumeWord = Annotated[
-    Resume,
+    ResumeRule,
     PlainValidator(_read_resume),
     PlainSerializer(_write_resume, return_type=bool | str),
-    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": Resume.EXACT.value}, dict(_FILLED)]}),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": ResumeRule.EXACT.value}, dict(_FILLED)]}),
 ]
 Url = Annotated[Address, PlainValidator(read_url), PlainSerializer(write_url, return_type=str), _text_schema(URL_PATTERN)]
 Listen = Annotated[

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 
-class Standing(Protocol):
+class Queued(Protocol):
     """Somebody who can stand in the line. None of this may change while they do.
 
     `client` tells clients apart (key or address), a greater `priority` goes first, `started_at_s` is when they came to the door.
@@ -22,10 +22,10 @@ class Standing(Protocol):
     started_at_s: float
 
 
-T = TypeVar("T", bound=Standing)
+T = TypeVar("T", bound=Queued)
 
 
-def _started_at_s(one: Standing) -> float:
+def _started_at_s(one: Queued) -> float:
     return one.started_at_s
 
 

@@ -46,7 +46,7 @@ class Duty(StrEnum):
     MAINTENANCE = "maintenance"
 
 
-class Resume(StrEnum):
+class ResumeRule(StrEnum):
     """Whether a broken stream is continued on another backend; EXACT asks engines for token ids and continues by them."""
 
     ON = "true"
@@ -119,7 +119,7 @@ class FailoverRules:
     budget: float = 0.2
     hold_s: float = 5.0
     body_bytes_max: int = 32 * 1024 * 1024
-    resume: Resume = Resume.ON
+    resume: ResumeRule = ResumeRule.ON
     assemble: bool = True
     hedge: bool = False
 

@@ -26,7 +26,7 @@ class Shape(StrEnum):
 OLLAMA_SHAPES = (Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT)
 
 
-class Method(StrEnum):
+class Means(StrEnum):
     """One engine's own means to continue a text (docs/failure-model.md, resume)."""
 
     LLAMACPP_CHAT = "llamacpp_chat"  # the chat with a trailing assistant message, which llama.cpp continues
@@ -76,19 +76,19 @@ _TEXTUAL: frozenset[Case] = frozenset()
 _PARSED = frozenset({Case.TOOLS_OFFERED, Case.IMAGES, Case.LOGPROBS})
 
 # The loss contract. What is in no row is carried by nobody: an honest end. The evidence is in docs/failure-model.md.
-CARRIES: Mapping[Method, frozenset[Case]] = MappingProxyType(
+CARRIES: Mapping[Means, frozenset[Case]] = MappingProxyType(
     {
-        Method.LLAMACPP_CHAT: _PARSED | {Case.JSON_MODE, Case.REASONING, Case.REASONED},
-        Method.LLAMACPP_TEXT: _TEXTUAL,
-        Method.LLAMACPP_IDS: _TEXTUAL,
-        Method.VLLM_CHAT: _PARSED,
-        Method.VLLM_TEXT: _TEXTUAL,
-        Method.VLLM_IDS: _TEXTUAL,
-        Method.SGLANG_CHAT: _PARSED,
-        Method.SGLANG_TEXT: _TEXTUAL,
-        Method.OLLAMA_RAW: _TEXTUAL,
+        Means.LLAMACPP_CHAT: _PARSED | {Case.JSON_MODE, Case.REASONING, Case.REASONED},
+        Means.LLAMACPP_TEXT: _TEXTUAL,
+        Means.LLAMACPP_IDS: _TEXTUAL,
+        Means.VLLM_CHAT: _PARSED,
+        Means.VLLM_TEXT: _TEXTUAL,
+        Means.VLLM_IDS: _TEXTUAL,
+        Means.SGLANG_CHAT: _PARSED,
+        Means.SGLANG_TEXT: _TEXTUAL,
+        Means.OLLAMA_RAW: _TEXTUAL,
         # No JSON: Ollama begins the grammar anew for models whose template it renders itself, and nothing tells which it does.
-        Method.OLLAMA_CHAT: frozenset({Case.TOOLS_OFFERED, Case.IMAGES}),
+        Means.OLLAMA_CHAT: frozenset({Case.TOOLS_OFFERED, Case.IMAGES}),
     }
 )
 
@@ -175,7 +175,7 @@ class Continuation:
     `undelivered` what the engine takes for said but the client has not received: it goes before the new text.
     """
 
-    method: Method
+    means: Means
     path: str
     body: bytes
     shape: Shape
@@ -206,6 +206,6 @@ def cases_of(wish: Wish, transcript: Transcript) -> frozenset[Case]:
     return frozenset(cases)
 
 
-def is_carried(method: Method, cases: frozenset[Case]) -> bool:
+def is_carried(means: Means, cases: frozenset[Case]) -> bool:
     """Whether an engine's means carries all of `cases`."""
-    return cases <= CARRIES[method]
+    return cases <= CARRIES[means]

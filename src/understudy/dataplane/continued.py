@@ -136,7 +136,7 @@ class ContinuedAnswer:
         )
         self._is_over = True
         if kind in _OTHER_WAY:
-            self._resumer.on_method_refused(self._attempt, self._continuation.method)
+            self._resumer.on_means_refused(self._attempt, self._continuation.means)
         else:
             self._exchange.on_attempt_failed(
                 self._attempt, kind, status=head.status, retry_after_s=engines.retry_after_s(retry_after)

@@ -6,7 +6,7 @@ Implemented by dataplane.relayed (`Running`) and dataplane.relay (`Taker`), used
 from typing import TYPE_CHECKING, Protocol
 
 from understudy.core.snapshot import Limits
-from understudy.dataplane.heads import Refusal, RequestHead
+from understudy.dataplane.heads import Rejection, RequestHead
 
 if TYPE_CHECKING:
     from understudy.dataplane.downstream import DownstreamConnection
@@ -44,7 +44,7 @@ class Taker(Protocol):
     def forget(self, connection: "DownstreamConnection") -> None:
         """The connection is closed."""
 
-    def refuse(self, refusal: Refusal, head: RequestHead | None) -> bytes:
+    def refuse(self, rejection: Rejection, head: RequestHead | None) -> bytes:
         """Write the answer to a request that cannot be accepted."""
 
     def now_s(self) -> float:

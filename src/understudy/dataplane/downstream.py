@@ -17,13 +17,13 @@ from typing import cast
 from understudy.core.snapshot import Limits
 from understudy.dataplane.bodies import ChunkedBody, SizedBody
 from understudy.dataplane.contract import Running, Taker
-from understudy.dataplane.heads import Refusal, RequestHead, looks_malformed, read_request_head
+from understudy.dataplane.heads import Rejection, RequestHead, looks_malformed, read_request_head
 
 # Unsent bytes towards a slow client at which the backend is no longer read (faults: at most 256 KiB a stream).
 WRITE_BUFFER_BYTES_MAX = 256 * 1024
 # Pipelined bytes kept while an exchange runs; more are left in the kernel.
 PIPELINED_BYTES_MAX = 64 * 1024
-# Bytes read and thrown away after a refusal, so that the client gets to read it (RFC 9112, 9.6).
+# Bytes read and thrown away after a rejection, so that the client gets to read it (RFC 9112, 9.6).
 LINGER_BYTES_MAX = 1024 * 1024
 LINGER_S = 2.0
 # A body has `limits.body_timeout` for each step of this size: byte by byte is no progress.
@@ -91,7 +91,7 @@ class DownstreamConnection(asyncio.Protocol):
             self.peer = str(peer[0]).encode()
         self.deadline_at_s = self._taker.now_s() + self._taker.limits.head_timeout_s
         if not self._taker.admit(self):
-            self.refuse(Refusal(503, "understudy has no room for another connection"))
+            self.refuse(Rejection(503, "understudy has no room for another connection"))
 
     def data_received(self, data: bytes) -> None:
         """Read a request, or keep the bytes of the next one until this one is answered."""
@@ -194,7 +194,7 @@ class DownstreamConnection(asyncio.Protocol):
             head = self._head_before
         else:
             read = read_request_head(raw, limits)
-            if isinstance(read, Refusal):
+            if isinstance(read, Rejection):
                 self.refuse(read)
                 return None
             head = self._head_before = read
@@ -203,7 +203,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._has_answered = False
         bytes_max = self._taker.body_bytes_max
         if head.content_length > bytes_max:
-            self.refuse(Refusal(413, f"the request body is larger than {bytes_max} bytes"))
+            self.refuse(Rejection(413, f"the request body is larger than {bytes_max} bytes"))
             return None
         rest = data[end + 4 :]
         if head.is_chunked:
@@ -220,9 +220,9 @@ class DownstreamConnection(asyncio.Protocol):
     def _keep_partial_head(self, data: bytes, limits: Limits, *, is_first: bool) -> None:
         if len(data) > limits.head_bytes_max:
             is_target = b"\r\n" not in data[: limits.target_bytes_max]
-            self.refuse(Refusal(414 if is_target else 431, f"the request head is longer than {limits.head_bytes_max} bytes"))
+            self.refuse(Rejection(414 if is_target else 431, f"the request head is longer than {limits.head_bytes_max} bytes"))
         elif data and looks_malformed(data):
-            self.refuse(Refusal(400, "the request is not HTTP/1.1"))
+            self.refuse(Rejection(400, "the request is not HTTP/1.1"))
         else:
             self._pending = data
             if is_first and data:
@@ -231,10 +231,10 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _feed(self, body: SizedBody | ChunkedBody, data: bytes) -> bool:
         if not body.feed(data):
-            self.refuse(Refusal(400, "the chunked request body is malformed"))
+            self.refuse(Rejection(400, "the chunked request body is malformed"))
             return False
         if body.is_too_large:
-            self.refuse(Refusal(413, f"the request body is larger than {self._taker.body_bytes_max} bytes"))
+            self.refuse(Rejection(413, f"the request body is larger than {self._taker.body_bytes_max} bytes"))
             return False
         self._body_bytes += len(data)
         if self._body_bytes >= BODY_STEP_BYTES and not body.is_complete:
@@ -311,12 +311,12 @@ class DownstreamConnection(asyncio.Protocol):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
 
-    def refuse(self, refusal: Refusal) -> None:
+    def refuse(self, rejection: Rejection) -> None:
         """Answer what cannot be accepted and close, after reading a little more so that the answer is not lost to a reset."""
         if self.transport is None:
             return
         head, self._head, self._body, self._pending = self._head, None, None, b""
-        self.transport.write(self._taker.refuse(refusal, head))
+        self.transport.write(self._taker.refuse(rejection, head))
         if self.transport.can_write_eof() and not self.is_half_closed:
             self.transport.write_eof()
             self._is_lingering = True
@@ -336,7 +336,7 @@ class DownstreamConnection(asyncio.Protocol):
         elif self.transport.is_closing():
             self.abort()
         elif self._body is not None or self._pending:
-            self.refuse(Refusal(408, "the request did not arrive in time"))
+            self.refuse(Rejection(408, "the request did not arrive in time"))
         else:
             self.transport.close()
 

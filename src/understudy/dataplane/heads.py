@@ -31,7 +31,7 @@ STATUS_LINES = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase) for code, phrase in
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """Why a request is not accepted: the status and the words for the client; its connection is closed afterwards."""
 
     status: int
@@ -140,27 +140,27 @@ class RequestHead:
         b"x-understudy-priority": _take_priority,
     }
 
-    def refusal(self, limits: Limits) -> Refusal | None:
+    def rejection(self, limits: Limits) -> Rejection | None:
         """Check what concerns the whole head, settle framing and connection; return why it is refused, None if it is not."""
         if len(self.fields) > limits.fields_max:
-            return Refusal(431, f"more than {limits.fields_max} header fields")
+            return Rejection(431, f"more than {limits.fields_max} header fields")
         if len(self._hosts) != 1 and (self._hosts or not self.is_http10):
-            return Refusal(400, "a request needs exactly one Host field")
+            return Rejection(400, "a request needs exactly one Host field")
         if self._hosts and self._hosts[0] and not HOST.match(self._hosts[0]):
-            return Refusal(400, "the Host field is malformed")
-        refusal = self._settle_framing() if self._transfer_encoding or self.content_length < -1 else None
+            return Rejection(400, "the Host field is malformed")
+        rejection = self._settle_framing() if self._transfer_encoding or self.content_length < -1 else None
         if self._connection or self.is_http10:
             self._settle_connection()
-        return refusal or self._settle_target()
+        return rejection or self._settle_target()
 
-    def _settle_framing(self) -> Refusal | None:
+    def _settle_framing(self) -> Rejection | None:
         if not self._transfer_encoding:
-            return Refusal(400, "Content-Length is malformed")
+            return Rejection(400, "Content-Length is malformed")
         # Only one coding is understood, so a body's end is never a matter of opinion (RFC 9112, 6.1).
         if self._transfer_encoding != (b"chunked",):
-            return Refusal(400, "Transfer-Encoding may only be chunked")
+            return Rejection(400, "Transfer-Encoding may only be chunked")
         if self.is_http10 or self.content_length != -1:
-            return Refusal(400, "Transfer-Encoding is ambiguous here")
+            return Rejection(400, "Transfer-Encoding is ambiguous here")
         self.is_chunked = True
         return None
 
@@ -172,16 +172,16 @@ class RequestHead:
         if named - {b"close", b"keep-alive"}:
             self.fields = [field for field in self.fields if field[0] not in named]
 
-    def _settle_target(self) -> Refusal | None:
+    def _settle_target(self) -> Rejection | None:
         target = self.target
         if not target.startswith(b"/"):
             absolute = ABSOLUTE_FORM.match(target)
             if not absolute or not HOST.match(absolute[1]):
-                return Refusal(400, "the request target must be a path")
+                return Rejection(400, "the request target must be a path")
             rest = absolute[2] or b"/"
             self.target = target = rest if rest.startswith(b"/") else b"/" + rest
         if b"#" in target:
-            return Refusal(400, "the request target has a fragment")
+            return Rejection(400, "the request target has a fragment")
         self.path = target.partition(b"?")[0] if b"?" in target else target
         return None
 
@@ -190,10 +190,10 @@ def _joined(before: bytes, value: bytes) -> bytes:
     return before + b", " + value if before else value
 
 
-def read_request_head(raw: bytes, limits: Limits) -> RequestHead | Refusal:
+def read_request_head(raw: bytes, limits: Limits) -> RequestHead | Rejection:
     """Read one whole head, `raw` ending in its empty line.
 
-    Returns a Refusal with 400, 414, 431, 501 or 505 for everything that two readers could understand differently; raises nothing.
+    Returns a Rejection with 400, 414, 431, 501 or 505 for whatever two readers could understand differently; raises nothing.
     """
     line = REQUEST_LINE.match(raw)
     if line is None:
@@ -206,26 +206,26 @@ def read_request_head(raw: bytes, limits: Limits) -> RequestHead | Refusal:
     try:
         httptools.HttpRequestParser(head).feed_data(raw)
     except httptools.HttpParserInvalidMethodError:
-        return Refusal(501, "the method is not implemented")
+        return Rejection(501, "the method is not implemented")
     except httptools.HttpParserUpgrade:
         # Upgrade is not forwarded, so the request is answered as if it had not asked (RFC 9110, 7.8).
-        return Refusal(501, "this is no forward proxy") if head.method == b"CONNECT" else head.refusal(limits) or head
+        return Rejection(501, "this is no forward proxy") if head.method == b"CONNECT" else head.rejection(limits) or head
     except httptools.HttpParserError:
-        return Refusal(400, "the header fields are malformed")
-    return head.refusal(limits) or head
+        return Rejection(400, "the header fields are malformed")
+    return head.rejection(limits) or head
 
 
-def _refuse_size(head: RequestHead, limits: Limits) -> Refusal:
+def _refuse_size(head: RequestHead, limits: Limits) -> Rejection:
     if len(head.target) > limits.target_bytes_max:
-        return Refusal(414, f"the request target is longer than {limits.target_bytes_max} bytes")
-    return Refusal(431, f"more than {limits.fields_max} header fields")
+        return Rejection(414, f"the request target is longer than {limits.target_bytes_max} bytes")
+    return Rejection(431, f"more than {limits.fields_max} header fields")
 
 
-def _refuse_line(raw: bytes) -> Refusal:
+def _refuse_line(raw: bytes) -> Rejection:
     line = raw.partition(b"\r\n")[0]
     if LOOKS_LIKE_HTTP.match(raw) and b" HTTP/1." not in line:
-        return Refusal(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
-    return Refusal(400, "the request line is malformed")
+        return Rejection(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+    return Rejection(400, "the request line is malformed")
 
 
 def looks_malformed(partial: bytes) -> bool:

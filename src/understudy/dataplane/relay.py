@@ -22,7 +22,7 @@ from understudy.core.tally import Tally
 from understudy.dataplane import vigil
 from understudy.dataplane.clients import LATE_S_MAX, Clients
 from understudy.dataplane.downstream import DownstreamConnection
-from understudy.dataplane.heads import Refusal, RequestHead, own_response
+from understudy.dataplane.heads import Rejection, RequestHead, own_response
 from understudy.dataplane.observations import Observations
 from understudy.dataplane.pool import Pool
 from understudy.dataplane.relayed import RelayedExchange
@@ -122,15 +122,15 @@ class Relay:
         """A connection is closed."""
         self.clients.forget(connection)
 
-    def refuse(self, refusal: Refusal, head: RequestHead | None) -> bytes:
+    def refuse(self, rejection: Rejection, head: RequestHead | None) -> bytes:
         """Write the answer to a request that cannot be accepted, in its dialect where its head was read, and note it."""
         method, path = (head.method.decode("latin-1"), head.path.decode("latin-1")) if head is not None else ("", "")
         record = ExchangeRecord(Ask(path=path), self._request_id(head), method, path, 0)
-        record.status = refusal.status
+        record.status = rejection.status
         self.listener.finished(record)
         dialect = dialects.match(head.method, head.path).dialect if head is not None else None
-        body = (dialect or dialects.PLAIN_ERROR).error_body(refusal.status, "invalid_request", refusal.message)
-        return own_response(refusal.status, body, JSON, extra=_id_line(record), closes=True)
+        body = (dialect or dialects.PLAIN_ERROR).error_body(rejection.status, "invalid_request", rejection.message)
+        return own_response(rejection.status, body, JSON, extra=_id_line(record), closes=True)
 
     # --- requests
 

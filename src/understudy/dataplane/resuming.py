@@ -7,11 +7,11 @@ engines.continuation's, whose questions are asked here over the attempt's connec
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from understudy.core.snapshot import Resume
+from understudy.core.snapshot import ResumeRule
 from understudy.core.transcript import (
     REPEATS_MAX,
     Continuation,
-    Method,
+    Means,
     Refusal,
     Spent,
     Wish,
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from understudy.dataplane.relayed import RelayedExchange
 
 ABILITIES_MAX = 256
-# A plan asks a handful of questions; one that does not end is a mistake of ours.
+# A recipe asks a handful of questions; one that does not end is a mistake of ours.
 QUESTIONS_MAX = 16
 
-Plan = Generator[Question, ProbeAnswer | None, Continuation | Spent | Refusal]
+Recipe = Generator[Question, ProbeAnswer | None, Continuation | Spent | Refusal]
 
 
 class AbilityMemo:
@@ -77,17 +77,17 @@ class Resumer:
         self.refusal: Refusal | None = None
         self._exchange = exchange
         rule = exchange.relay.published.current.plan.failover.resume
-        self._is_exact = rule is Resume.EXACT
+        self._is_exact = rule is ResumeRule.EXACT
         self._wish: Wish | None = None
         self._begun_at_s = exchange.now_s()
         # For the current attempt.
         self._attempt: RunningAttempt | None = None
-        self._plan: Plan | None = None
+        self._recipe: Recipe | None = None
         self._questions = 0
-        self._failed: frozenset[Method] = frozenset()
+        self._failed: frozenset[Means] = frozenset()
         if received.shape is None:
             self.refusal = Refusal.NOT_TEXT
-        elif rule is Resume.OFF:
+        elif rule is ResumeRule.OFF:
             self.refusal = Refusal.TURNED_OFF
         elif exchange.head.no_resume:
             self.refusal = Refusal.DECLINED
@@ -114,7 +114,7 @@ class Resumer:
         if transcript.repeats >= REPEATS_MAX:
             return Refusal.REPEATING
         cases = cases_of(self._wish, transcript)
-        return None if any(is_carried(method, cases) for method in Method) else Refusal.CASE
+        return None if any(is_carried(means, cases) for means in Means) else Refusal.CASE
 
     def closing(self) -> bytes | None:
         """Return the events that complete an answer whose finish has come; b"": so has its terminator. None when it has not."""
@@ -139,11 +139,11 @@ class Resumer:
         if self._attempt is not attempt:
             self._attempt = attempt
             self._failed = frozenset()
-            self._begin_plan(attempt)
+            self._begin_recipe(attempt)
         attempt.connection = connection
         self._advance(None)
 
-    def _begin_plan(self, attempt: RunningAttempt) -> None:
+    def _begin_recipe(self, attempt: RunningAttempt) -> None:
         exchange = self._exchange
         wish, transcript = self._wish, self.received.transcript()
         if wish is None or transcript is None:
@@ -158,16 +158,16 @@ class Resumer:
             begun_by=self.engine,
         )
         self._questions = 0
-        self._plan = continuation(attempt.engine, broken, exchange.relay.abilities.of(attempt))
+        self._recipe = continuation(attempt.engine, broken, exchange.relay.abilities.of(attempt))
 
     def _advance(self, answer: ProbeAnswer | None) -> None:
-        attempt, plan = self._attempt, self._plan
-        if attempt is None or plan is None:
+        attempt, recipe = self._attempt, self._recipe
+        if attempt is None or recipe is None:
             return
         try:
-            question = plan.send(answer)
+            question = recipe.send(answer)
         except StopIteration as stop:
-            self._plan = None
+            self._recipe = None
             self._settle(attempt, stop.value)
             return
         self._questions += 1
@@ -235,11 +235,11 @@ class Resumer:
 
     # --- from the continued answer
 
-    def on_method_refused(self, attempt: RunningAttempt, method: Method) -> None:
+    def on_means_refused(self, attempt: RunningAttempt, means: Means) -> None:
         """The backend does not continue texts this way: ask for the next one, on a new connection."""
-        self._failed |= {method}
+        self._failed |= {means}
         if attempt.connection is not None:
             attempt.connection.close()
             attempt.connection = None
-        self._begin_plan(attempt)
+        self._begin_recipe(attempt)
         attempt.connect(self.on_connection, is_fresh=True)

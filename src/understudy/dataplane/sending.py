@@ -7,7 +7,7 @@ says so, what makes an answer that can be put together here or continued by its 
 from typing import TYPE_CHECKING
 
 from understudy.core.balancer import Choice
-from understudy.core.snapshot import Resume
+from understudy.core.snapshot import ResumeRule
 from understudy.dataplane.answer import Answer
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dataplane.heads import request_bytes
@@ -31,7 +31,7 @@ def send(attempt: RunningAttempt, connection: UpstreamConnection) -> None:
         # Looked at here, since most requests need neither.
         if rules.assemble and not ask.is_streaming and target.state.engine in ASSEMBLED:
             body = _as_streamed(attempt, body)
-        if rules.resume is Resume.EXACT:
+        if rules.resume is ResumeRule.EXACT:
             body = _asking_ids(attempt, body)
     request = request_bytes(
         exchange.head,

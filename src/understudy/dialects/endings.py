@@ -7,8 +7,8 @@ from typing import Any
 
 from understudy.core.transcript import OLLAMA_SHAPES, Shape, Spent, Transcript, Wish
 from understudy.dialects.pieces import Piece, counts_of
-from understudy.dialects.written import Counts, OllamaWriter, OpenAIWriter, Writer
-from understudy.dialects.written_anthropic import AnthropicWriter
+from understudy.dialects.writer import Counts, OllamaWriter, OpenAIWriter, Writer
+from understudy.dialects.writer_anthropic import AnthropicWriter
 
 
 def writer_of(wish: Wish, transcript: Transcript, seam: dict[str, Any] | None, earlier_s: float) -> Writer:

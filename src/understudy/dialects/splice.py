@@ -13,7 +13,7 @@ from understudy.dialects.fold import SEAM_COMMENT
 from understudy.dialects.framing import Event, Splitter, split
 from understudy.dialects.pieces import BROKEN_FINISHES, Piece, counts_of, read_piece, stream_kind_of
 from understudy.dialects.stops import SeamStops
-from understudy.dialects.written import Counts
+from understudy.dialects.writer import Counts
 
 
 class Spliced(NamedTuple):

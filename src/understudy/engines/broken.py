@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from understudy.core.snapshot import EngineKind
-from understudy.core.transcript import Case, Continuation, Method, Shape, Spent, Transcript, Wish
+from understudy.core.transcript import Case, Continuation, Means, Shape, Spent, Transcript, Wish
 from understudy.dialects.events import read_json
 from understudy.engines.contract import ProbeAnswer
 
@@ -62,7 +62,7 @@ class Broken:
     wish: Wish
     transcript: Transcript
     is_exact: bool = False
-    failed: frozenset[Method] = frozenset()
+    failed: frozenset[Means] = frozenset()
     begun_by: EngineKind = EngineKind.AUTO
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from understudy.core.snapshot import EngineKind
-from understudy.core.transcript import Case, Continuation, Method, Refusal, Shape, Spent, cases_of, is_carried
+from understudy.core.transcript import Case, Continuation, Means, Refusal, Shape, Spent, cases_of, is_carried
 from understudy.dialects.events import read_json
 from understudy.engines import continue_llamacpp as llamacpp
 from understudy.engines import continue_ollama as ollama
@@ -25,7 +25,7 @@ _OPENAI: Final = frozenset({Shape.OPENAI_CHAT, Shape.OPENAI_TEXT})
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    method: Method
+    means: Means
     shapes: frozenset[Shape]
     write: Callable[[Cut], Asking[Outcome]]
 
@@ -33,22 +33,22 @@ class _Recipe:
 # Each engine's means, the best first.
 _RECIPES: Final[dict[EngineKind, tuple[_Recipe, ...]]] = {
     EngineKind.LLAMACPP: (
-        _Recipe(Method.LLAMACPP_IDS, _OPENAI, llamacpp.continue_ids),
-        _Recipe(Method.LLAMACPP_CHAT, _CHATS, llamacpp.continue_chat),
-        _Recipe(Method.LLAMACPP_TEXT, _OPENAI, llamacpp.continue_text),
+        _Recipe(Means.LLAMACPP_IDS, _OPENAI, llamacpp.continue_ids),
+        _Recipe(Means.LLAMACPP_CHAT, _CHATS, llamacpp.continue_chat),
+        _Recipe(Means.LLAMACPP_TEXT, _OPENAI, llamacpp.continue_text),
     ),
     EngineKind.VLLM: (
-        _Recipe(Method.VLLM_IDS, _OPENAI, vllm.continue_ids),
-        _Recipe(Method.VLLM_CHAT, frozenset({Shape.OPENAI_CHAT}), vllm.continue_chat),
-        _Recipe(Method.VLLM_TEXT, _OPENAI, vllm.continue_text),
+        _Recipe(Means.VLLM_IDS, _OPENAI, vllm.continue_ids),
+        _Recipe(Means.VLLM_CHAT, frozenset({Shape.OPENAI_CHAT}), vllm.continue_chat),
+        _Recipe(Means.VLLM_TEXT, _OPENAI, vllm.continue_text),
     ),
     EngineKind.OLLAMA: (
-        _Recipe(Method.OLLAMA_RAW, frozenset(Shape) - {Shape.ANTHROPIC}, ollama.continue_raw),
-        _Recipe(Method.OLLAMA_CHAT, _CHATS | {Shape.OLLAMA_CHAT}, ollama.continue_chat),
+        _Recipe(Means.OLLAMA_RAW, frozenset(Shape) - {Shape.ANTHROPIC}, ollama.continue_raw),
+        _Recipe(Means.OLLAMA_CHAT, _CHATS | {Shape.OLLAMA_CHAT}, ollama.continue_chat),
     ),
     EngineKind.SGLANG: (
-        _Recipe(Method.SGLANG_CHAT, frozenset({Shape.OPENAI_CHAT}), sglang.continue_chat),
-        _Recipe(Method.SGLANG_TEXT, frozenset({Shape.OPENAI_TEXT}), sglang.continue_text),
+        _Recipe(Means.SGLANG_CHAT, frozenset({Shape.OPENAI_CHAT}), sglang.continue_chat),
+        _Recipe(Means.SGLANG_TEXT, frozenset({Shape.OPENAI_TEXT}), sglang.continue_text),
     ),
 }
 _COUNTERS: Final[dict[EngineKind, Callable[[Cut], Asking[Spent | None]]]] = {
@@ -58,11 +58,11 @@ _COUNTERS: Final[dict[EngineKind, Callable[[Cut], Asking[Spent | None]]]] = {
 # With nothing delivered the request is simply sent again, which every engine carries but for what the splice cannot write.
 _ANEW: Final = frozenset(Case) - {Case.SEVERAL_CHOICES, Case.TOOL_CALL, Case.AUDIO}
 _ID_PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
-_ANEW_METHODS: Final = {
-    EngineKind.LLAMACPP: Method.LLAMACPP_CHAT,
-    EngineKind.VLLM: Method.VLLM_CHAT,
-    EngineKind.SGLANG: Method.SGLANG_CHAT,
-    EngineKind.OLLAMA: Method.OLLAMA_CHAT,
+_ANEW_MEANS: Final = {
+    EngineKind.LLAMACPP: Means.LLAMACPP_CHAT,
+    EngineKind.VLLM: Means.VLLM_CHAT,
+    EngineKind.SGLANG: Means.SGLANG_CHAT,
+    EngineKind.OLLAMA: Means.OLLAMA_CHAT,
 }
 
 
@@ -84,9 +84,9 @@ def continuation(engine: EngineKind, broken: Broken, abilities: Abilities) -> As
     if not cut.text and not cut.reasoning:
         return _anew(engine, cut)
     recipes = [recipe for recipe in _RECIPES.get(engine, ()) if broken.wish.shape in recipe.shapes]
-    carrying = [recipe for recipe in recipes if is_carried(recipe.method, cases)]
+    carrying = [recipe for recipe in recipes if is_carried(recipe.means, cases)]
     for recipe in carrying:
-        if recipe.method not in broken.failed:
+        if recipe.means not in broken.failed:
             outcome = yield from recipe.write(cut)
             if outcome is not None:
                 return outcome
@@ -107,12 +107,12 @@ def _reads_prompt_alike(begun_by: EngineKind, engine: EngineKind) -> bool:
 
 def _anew(engine: EngineKind, cut: Cut) -> Continuation | Refusal:
     """Return the request itself: an empty partial makes engines write something else (engines.md 3.3)."""
-    method = _ANEW_METHODS.get(engine)
-    if method is None or method in cut.broken.failed:
+    means = _ANEW_MEANS.get(engine)
+    if means is None or means in cut.broken.failed:
         return Refusal.NO_MEANS
     if not cut.cases <= _ANEW:
         return Refusal.CASE
-    return Continuation(method, cut.path, encode(going_on(cut, None, 0)), cut.shape, 0)
+    return Continuation(means, cut.path, encode(going_on(cut, None, 0)), cut.shape, 0)
 
 
 def with_ids(engine: EngineKind, path: str, body: bytes) -> bytes | None:

@@ -6,7 +6,7 @@ f32 arithmetic every cut of a greedy answer at a chunk's border goes on byte for
 
 from typing import Any, Final
 
-from understudy.core.transcript import Case, Continuation, Method, Shape, Spent
+from understudy.core.transcript import Case, Continuation, Means, Shape, Spent
 from understudy.engines.broken import (
     REASON_SENTINEL,
     SENTINEL,
@@ -67,7 +67,7 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     ask = {**going_on(cut, left, delivered), "messages": messages}
     if cut.shape is Shape.OPENAI_CHAT:
         ask |= _FLAGS
-    return Continuation(Method.LLAMACPP_CHAT, cut.path, encode(ask), cut.shape, delivered, swallow)
+    return Continuation(Means.LLAMACPP_CHAT, cut.path, encode(ask), cut.shape, delivered, swallow)
 
 
 def continue_text(cut: Cut) -> Asking[Outcome]:
@@ -80,7 +80,7 @@ def continue_text(cut: Cut) -> Asking[Outcome]:
     if left is not None and left <= 0:
         return (yield from _spent(cut, delivered))
     return Continuation(
-        Method.LLAMACPP_TEXT,
+        Means.LLAMACPP_TEXT,
         "/v1/completions",
         encode(_as_text(cut, prompt + cut.text, left, delivered)),
         Shape.OPENAI_TEXT,
@@ -105,7 +105,7 @@ def continue_ids(cut: Cut) -> Asking[Outcome]:
     if left is not None and left <= 0:
         return spent(cut, len(ids))
     ask = _as_text(cut, transcript.prompt_ids + ids, left, len(ids))
-    return Continuation(Method.LLAMACPP_IDS, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, len(ids), undelivered=undelivered)
+    return Continuation(Means.LLAMACPP_IDS, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, len(ids), undelivered=undelivered)
 
 
 def count(cut: Cut) -> Asking[Spent | None]:

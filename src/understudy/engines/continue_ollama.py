@@ -6,7 +6,7 @@ only where a trial shows that the template leaves the assistant's last message o
 
 from typing import Any, Final
 
-from understudy.core.transcript import Continuation, Method, Shape
+from understudy.core.transcript import Continuation, Means, Shape
 from understudy.engines.broken import (
     SENTINEL,
     TRIAL,
@@ -56,7 +56,7 @@ def continue_raw(cut: Cut) -> Asking[Outcome]:
         "truncate": False,
         "options": options,
     }
-    return Continuation(Method.OLLAMA_RAW, "/api/generate", encode(ask), Shape.OLLAMA_TEXT)
+    return Continuation(Means.OLLAMA_RAW, "/api/generate", encode(ask), Shape.OLLAMA_TEXT)
 
 
 def continue_chat(cut: Cut) -> Asking[Outcome]:
@@ -80,7 +80,7 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
         if left is not None:
             options["num_predict"] = left
         ask |= {"options": options, "truncate": False}
-    return Continuation(Method.OLLAMA_CHAT, cut.path, encode(ask), cut.shape, swallow=swallow)
+    return Continuation(Means.OLLAMA_CHAT, cut.path, encode(ask), cut.shape, swallow=swallow)
 
 
 def _options(cut: Cut) -> dict[str, Any]:

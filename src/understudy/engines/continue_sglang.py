@@ -4,7 +4,7 @@ Called through engines.continuation. From its source alone (engines.md 3.1): the
 the tokens of the partial come behind it, whatever the template is, so there is nothing to try.
 """
 
-from understudy.core.transcript import Continuation, Method, Shape
+from understudy.core.transcript import Continuation, Means, Shape
 from understudy.engines.broken import (
     COMPLETION_TOKENS,
     Asking,
@@ -35,7 +35,7 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     if left is not None and left <= 0:
         return spent(cut, None)
     ask = {**going_on(cut, left, None), "messages": messages, "continue_final_message": True}
-    return Continuation(Method.SGLANG_CHAT, cut.path, encode(ask), Shape.OPENAI_CHAT)
+    return Continuation(Means.SGLANG_CHAT, cut.path, encode(ask), Shape.OPENAI_CHAT)
 
 
 def continue_text(cut: Cut) -> Asking[Outcome]:
@@ -53,4 +53,4 @@ def continue_text(cut: Cut) -> Asking[Outcome]:
     ask = {**going_on(cut, left, None), "prompt": prompt + cut.text}
     if left is not None:
         ask["max_tokens"] = left
-    return Continuation(Method.SGLANG_TEXT, cut.path, encode(ask), Shape.OPENAI_TEXT)
+    return Continuation(Means.SGLANG_TEXT, cut.path, encode(ask), Shape.OPENAI_TEXT)

@@ -7,7 +7,7 @@ that the last message is to be continued.
 from dataclasses import dataclass
 from typing import Any, Final
 
-from understudy.core.transcript import Case, Continuation, Method, Shape, Spent
+from understudy.core.transcript import Case, Continuation, Means, Shape, Spent
 from understudy.engines.broken import (
     COMPLETION_TOKENS,
     SENTINEL,
@@ -82,7 +82,7 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     if left is not None and left <= 0:
         return (yield from _spent(cut, delivered))
     ask = {**_going_on(cut, left, delivered), **_FLAGS, "messages": messages}
-    return Continuation(Method.VLLM_CHAT, cut.path, encode(ask), cut.shape, delivered, swallow)
+    return Continuation(Means.VLLM_CHAT, cut.path, encode(ask), cut.shape, delivered, swallow)
 
 
 def continue_text(cut: Cut) -> Asking[Outcome]:
@@ -107,7 +107,7 @@ def continue_text(cut: Cut) -> Asking[Outcome]:
     if left <= 0:
         return (yield from _spent(cut, delivered))
     ask = {**_as_text(cut, prompt + text, left, delivered), **form}
-    return Continuation(Method.VLLM_TEXT, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, delivered, swallow)
+    return Continuation(Means.VLLM_TEXT, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, delivered, swallow)
 
 
 def continue_ids(cut: Cut) -> Asking[Outcome]:
@@ -131,7 +131,7 @@ def continue_ids(cut: Cut) -> Asking[Outcome]:
     if left <= 0:
         return spent(cut, len(ids))
     ask = _as_text(cut, transcript.prompt_ids + ids, left, len(ids))
-    return Continuation(Method.VLLM_IDS, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, len(ids), undelivered=undelivered)
+    return Continuation(Means.VLLM_IDS, "/v1/completions", encode(ask), Shape.OPENAI_TEXT, len(ids), undelivered=undelivered)
 
 
 def count(cut: Cut) -> Asking[Spent | None]:

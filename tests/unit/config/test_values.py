@@ -22,7 +22,7 @@ from understudy.config.values import (
     Weight,
     as_list,
 )
-from understudy.core.snapshot import Resume
+from understudy.core.snapshot import ResumeRule
 
 
 def read(kind: Any, value: object) -> Any:
@@ -59,15 +59,15 @@ def test_a_models_name_is_short_and_printable(name: object) -> None:
 @pytest.mark.parametrize(
     ("value", "meant", "again"),
     [
-        ("true", Resume.ON, True),
-        (True, Resume.ON, True),
-        ("off", Resume.OFF, False),
-        (False, Resume.OFF, False),
-        ("exact", Resume.EXACT, "exact"),
-        (Resume.EXACT, Resume.EXACT, "exact"),
+        ("true", ResumeRule.ON, True),
+        (True, ResumeRule.ON, True),
+        ("off", ResumeRule.OFF, False),
+        (False, ResumeRule.OFF, False),
+        ("exact", ResumeRule.EXACT, "exact"),
+        (ResumeRule.EXACT, ResumeRule.EXACT, "exact"),
     ],
 )
-def test_resuming_is_a_switch_with_a_third_position(value: object, meant: Resume, again: object) -> None:
+def test_resuming_is_a_switch_with_a_third_position(value: object, meant: ResumeRule, again: object) -> None:
     assert read(ResumeWord, value) is meant
     assert written(ResumeWord, value) == again
     assert read(ResumeWord, again) is meant

@@ -2,7 +2,7 @@
 
 import pytest
 
-from understudy.core.transcript import CARRIES, Case, Method, Shape, Transcript, Wish, cases_of, is_carried
+from understudy.core.transcript import CARRIES, Case, Means, Shape, Transcript, Wish, cases_of, is_carried
 
 WISH = Wish(Shape.OPENAI_CHAT)
 
@@ -33,8 +33,8 @@ def test_what_was_received_tells_what_must_be_carried(transcript: Transcript, ca
     assert cases_of(Wish(Shape.OPENAI_CHAT, cases=frozenset({Case.IMAGES})), transcript) == cases | {Case.IMAGES}
 
 
-@pytest.mark.parametrize("method", Method)
-def test_every_means_carries_plain_text_and_only_what_it_names(method: Method) -> None:
-    assert is_carried(method, frozenset())
-    assert is_carried(method, CARRIES[method])
-    assert not is_carried(method, frozenset(Case))
+@pytest.mark.parametrize("means", Means)
+def test_every_means_carries_plain_text_and_only_what_it_names(means: Means) -> None:
+    assert is_carried(means, frozenset())
+    assert is_carried(means, CARRIES[means])
+    assert not is_carried(means, frozenset(Case))

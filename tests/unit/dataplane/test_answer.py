@@ -8,7 +8,7 @@ from support.answers import LAST_CHUNK, NDJSON, chunk, head_bytes, line, sse, st
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, request, stream_of
 from support.targets import targets
 from support.transports import settle
-from understudy.core.snapshot import FailoverRules, Resume
+from understudy.core.snapshot import FailoverRules, ResumeRule
 from understudy.dataplane.answer import ERROR_BYTES_MAX, HELD_BYTES_MAX
 from understudy.errors import FailureKind
 
@@ -181,7 +181,7 @@ async def test_stream_that_breaks_before_its_first_content_is_replaced(monkeypat
 async def test_stream_that_breaks_and_may_not_go_on_ends_in_an_error_event(
     monkeypatch: pytest.MonkeyPatch, then: bytes, kind: FailureKind
 ) -> None:
-    stage = Stage(monkeypatch, *targets(2), failover=FailoverRules(resume=Resume.OFF))
+    stage = Stage(monkeypatch, *targets(2), failover=FailoverRules(resume=ResumeRule.OFF))
     client = await stage.ask(chat())
     await stage.say(0, stream_head() + chunk(OPENING + delta("Hel")))
     await stage.say(0, then)

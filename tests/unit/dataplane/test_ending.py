@@ -10,14 +10,14 @@ from support.continuing import BEGUN, answered, broken, events_of, llamas
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, request
 from support.targets import targets
 from support.transports import MemoryTransport, settle
-from understudy.core.snapshot import FailoverRules, Resume, Timeouts
+from understudy.core.snapshot import FailoverRules, ResumeRule, Timeouts
 from understudy.core.transcript import Refusal
 from understudy.errors import FailureKind
 
 K = FailureKind
 MESSAGES = [{"role": "user", "content": "x"}]
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-OFF = FailoverRules(resume=Resume.OFF)
+OFF = FailoverRules(resume=ResumeRule.OFF)
 OLLAMA_ASK = request("POST", "/api/generate", b'{"model": "qwen", "prompt": "x"}')
 ANTHROPIC_ASK = request("POST", "/v1/messages", b'{"model": "qwen", "stream": true, "max_tokens": 9, "messages": []}')
 

@@ -11,7 +11,7 @@ import pytest
 from support.transports import settle
 from understudy.core.snapshot import Limits
 from understudy.dataplane.downstream import DownstreamConnection
-from understudy.dataplane.heads import Refusal, RequestHead
+from understudy.dataplane.heads import Rejection, RequestHead
 from understudy.dataplane.listener import (
     BACKEND_CONNECTIONS_RECKONED,
     DESCRIPTORS_RESERVED,
@@ -57,9 +57,9 @@ class Host:
     def forget(self, connection: DownstreamConnection) -> None:
         """Nothing was kept."""
 
-    def refuse(self, refusal: Refusal, head: RequestHead | None) -> bytes:
+    def refuse(self, rejection: Rejection, head: RequestHead | None) -> bytes:
         """Never asked in these plays."""
-        raise AssertionError(refusal)
+        raise AssertionError(rejection)
 
     def now_s(self) -> float:
         """The loop's time."""

@@ -10,7 +10,7 @@ from support.downstream_play import Play
 from support.stage import OPENING, Stage, chat, dechunk, delta, request, stream_of
 from support.targets import CHAT_PATH, DOWN, UP, target, targets
 from support.transports import MemoryTransport, settle
-from understudy.core.snapshot import Duty, FailoverRules, Limits, Model, Resume, Timeouts
+from understudy.core.snapshot import Duty, FailoverRules, Limits, Model, ResumeRule, Timeouts
 from understudy.errors import FailureKind
 
 K = FailureKind
@@ -254,7 +254,7 @@ async def test_those_in_line_are_told_when_it_stops(monkeypatch: pytest.MonkeyPa
 
 
 async def test_time_in_which_the_daemon_did_not_run_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(1), timeouts=Timeouts(stall_s=5.0), failover=FailoverRules(resume=Resume.OFF))
+    stage = Stage(monkeypatch, *targets(1), timeouts=Timeouts(stall_s=5.0), failover=FailoverRules(resume=ResumeRule.OFF))
     client = await stage.ask(chat())
     await stage.say(0, stream_head() + chunk(OPENING + delta("Hel")))
     stage.clock.now_s += 100.0

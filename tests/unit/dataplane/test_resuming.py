@@ -24,7 +24,7 @@ from support.targets import CHAT_PATH, DOWN, UP, target
 from support.transports import MemoryTransport, settle
 from understudy.core.balancer import Choice
 from understudy.core.record import AttemptRecord
-from understudy.core.snapshot import BackendState, FailoverRules, Resume, Timeouts
+from understudy.core.snapshot import BackendState, FailoverRules, ResumeRule, Timeouts
 from understudy.core.transcript import Refusal
 from understudy.dataplane import received, resuming
 from understudy.dataplane.attempt import RunningAttempt
@@ -75,7 +75,7 @@ async def test_answer_that_may_not_go_on_ends_honestly(
 
 
 async def test_answer_goes_on_only_where_the_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *llamas(2), failover=FailoverRules(resume=Resume.OFF))
+    stage = Stage(monkeypatch, *llamas(2), failover=FailoverRules(resume=ResumeRule.OFF))
     assert "continuing is turned off" in honest_end(await broken(stage))
     assert stage.record.not_resumed is Refusal.TURNED_OFF
 

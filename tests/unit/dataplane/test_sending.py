@@ -10,9 +10,9 @@ from support.continuing import BEGUN, LLAMA, OLLAMA, answered, last_request, lla
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, request
 from support.targets import DOWN, UP, target, targets
 from support.transports import settle
-from understudy.core.snapshot import BackendState, FailoverRules, Resume
+from understudy.core.snapshot import BackendState, FailoverRules, ResumeRule
 
-EXACT = FailoverRules(resume=Resume.EXACT)
+EXACT = FailoverRules(resume=ResumeRule.EXACT)
 MESSAGES = [{"role": "user", "content": "x"}]
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "prompt_tokens_details": {"cached_tokens": 0}}
 
@@ -87,11 +87,11 @@ async def test_ids_are_asked_for_and_kept_from_the_client(monkeypatch: pytest.Mo
     assert stage.record.sent_bytes == len(body)
 
 
-@pytest.mark.parametrize("rule", list(Resume))
-async def test_ids_are_asked_for_only_where_the_file_says_so(monkeypatch: pytest.MonkeyPatch, rule: Resume) -> None:
+@pytest.mark.parametrize("rule", list(ResumeRule))
+async def test_ids_are_asked_for_only_where_the_file_says_so(monkeypatch: pytest.MonkeyPatch, rule: ResumeRule) -> None:
     stage = Stage(monkeypatch, *targets(1), failover=FailoverRules(resume=rule))
     await stage.ask(chat())
-    assert (b"return_token_ids" in sent(stage)) == (rule is Resume.EXACT)
+    assert (b"return_token_ids" in sent(stage)) == (rule is ResumeRule.EXACT)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_client_that_asked_for_ids_itself_gets_them(monkeypatch: pytest.Mo
 
 
 async def test_answer_goes_on_by_the_very_tokens_where_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(3), failover=FailoverRules(resume=Resume.EXACT))
+    stage = Stage(monkeypatch, *targets(3), failover=FailoverRules(resume=ResumeRule.EXACT))
     client = await stage.ask(chat())
     prompt, ids = [ord(one) for one in "<assistant>"], [ord(one) for one in "Hel"]
 

@@ -9,7 +9,7 @@ from support.continuing import BEGUN, LLAMA, answered, broken, events_of, llamas
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, request, stream_of
 from support.targets import DOWN, target, targets
 from support.transports import settle
-from understudy.core.snapshot import FailoverRules, Resume, Timeouts
+from understudy.core.snapshot import FailoverRules, ResumeRule, Timeouts
 from understudy.errors import FailureKind
 
 K = FailureKind
@@ -51,7 +51,7 @@ async def test_signs_of_life_without_content_do_not_prolong_the_first_wait(monke
 
 @pytest.mark.parametrize("sign", [b"", chunk(b": ping\n\n")])
 async def test_stream_that_falls_silent_is_broken_off(monkeypatch: pytest.MonkeyPatch, sign: bytes) -> None:
-    stage = Stage(monkeypatch, *targets(1), failover=FailoverRules(resume=Resume.OFF))
+    stage = Stage(monkeypatch, *targets(1), failover=FailoverRules(resume=ResumeRule.OFF))
     client = await stage.ask(chat())
     await stage.say(0, BEGUN)
     for _ in range(31):
@@ -74,7 +74,7 @@ async def test_exchange_that_outlasts_its_total_time_is_ended(monkeypatch: pytes
 
 
 async def test_silent_stream_of_a_backend_that_refuses_connections_is_given_up_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *targets(1), timeouts=Timeouts(stall_s=30.0), failover=FailoverRules(resume=Resume.OFF))
+    stage = Stage(monkeypatch, *targets(1), timeouts=Timeouts(stall_s=30.0), failover=FailoverRules(resume=ResumeRule.OFF))
     client = await stage.ask(chat())
     await stage.say(0, BEGUN)
     await stage.pass_time(1.7)

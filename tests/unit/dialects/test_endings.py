@@ -5,8 +5,8 @@ import pytest
 from support.spliced import GOLDEN, events, read, received, sse
 from understudy.core.transcript import Shape, Spent, Transcript, Wish
 from understudy.dialects.endings import closing, cut_short, writer_of
-from understudy.dialects.written import OllamaWriter, OpenAIWriter
-from understudy.dialects.written_anthropic import AnthropicWriter
+from understudy.dialects.writer import OllamaWriter, OpenAIWriter
+from understudy.dialects.writer_anthropic import AnthropicWriter
 
 CHAT, TEXT, OLLAMA, MESSAGES = Shape.OPENAI_CHAT, Shape.OPENAI_TEXT, Shape.OLLAMA_CHAT, Shape.ANTHROPIC
 SPENT = Spent(30, 9)

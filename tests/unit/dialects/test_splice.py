@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.spliced import events, ndjson, read, received, spliced, sse, text_of
-from understudy.core.transcript import Case, Continuation, Method, Shape, Wish
+from understudy.core.transcript import Case, Continuation, Means, Shape, Wish
 from understudy.dialects.framing import Splitter
 from understudy.dialects.splice import Splice, Spliced
 
@@ -92,7 +92,7 @@ def test_a_continuation_reads_the_same_however_it_is_cut(data: st.DataObject, go
     cuts = sorted(data.draw(st.sets(st.integers(0, len(after)), max_size=12)))
     wish = Wish(shape, stops=("va fu",), wants_usage=True)
     transcript = received(shape, b"".join(all_events[:2]))
-    splice = Splice(wish, transcript, Continuation(Method.VLLM_CHAT, "/", b"", shape), backend="gpu1", earlier_s=0.5)
+    splice = Splice(wish, transcript, Continuation(Means.VLLM_CHAT, "/", b"", shape), backend="gpu1", earlier_s=0.5)
     results = [splice.feed(after[start:end]) for start, end in zip([0, *cuts], [*cuts, len(after)], strict=True)]
     results.append(splice.end())
     at_once, _ = spliced(wish, transcript, after, earlier_s=0.5)
@@ -386,7 +386,7 @@ def test_comments_and_a_role_alone_write_nothing() -> None:
     splice = Splice(
         Wish(CHAT),
         received(CHAT, b"".join(events("llamacpp/chat.sse")[:3])),
-        Continuation(Method.LLAMACPP_CHAT, "/", b"", CHAT),
+        Continuation(Means.LLAMACPP_CHAT, "/", b"", CHAT),
         backend="gpu1",
         earlier_s=0.0,
     )

@@ -8,7 +8,7 @@ import pytest
 
 from support.cutting import CHAT, HELLO, TEXT, broken, chat, plan, received
 from understudy.core.snapshot import EngineKind
-from understudy.core.transcript import CARRIES, Case, Method, Refusal, Transcript, Wish, is_carried
+from understudy.core.transcript import CARRIES, Case, Means, Refusal, Transcript, Wish, is_carried
 from understudy.core.transcript import Shape as Reads
 from understudy.engines.broken import Abilities, Broken
 from understudy.engines.continuation import continuation, with_ids
@@ -31,7 +31,7 @@ def test_with_nothing_delivered_the_request_is_sent_again(engine: EngineKind) ->
     assert (played.body["messages"], played.body["max_tokens"]) == ([HELLO], 10)
     assert (played.body["stream"], played.body["stream_options"]) == (True, {"include_usage": True})
     assert not {"return_progress", "id_slot"} & set(played.body)
-    again = broken(CHAT, ask, received(pieces=0), failed=frozenset({played.method}))
+    again = broken(CHAT, ask, received(pieces=0), failed=frozenset({played.means}))
     assert plan(engine, again, silent).outcome is Refusal.NO_MEANS
 
 
@@ -62,17 +62,17 @@ def test_a_body_that_is_no_object_is_unreadable() -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_no_means_goes_on_with_what_it_does_not_carry(engine: EngineKind, case: Case) -> None:
     """Whatever the engine would answer, a case that none of its means carries is refused without a question."""
-    names = [method for method in Method if method.value.startswith(engine.value)]
+    names = [means for means in Means if means.value.startswith(engine.value)]
     ask = chat() if case is not Case.PROMPT_FORM else {"prompt": [1]}
     one = broken(CHAT if "messages" in ask else TEXT, ask, received("Once"))
     one = Broken(one.path, one.body, Wish(one.wish.shape, cases=frozenset({case})), one.transcript)
-    if not any(is_carried(method, frozenset({case})) for method in names):
+    if not any(is_carried(means, frozenset({case})) for means in names):
         assert plan(engine, one, silent).outcome is Refusal.CASE
 
 
 def test_a_tool_call_that_has_begun_and_a_grammar_of_the_engines_own_are_carried_by_nobody() -> None:
-    for method in Method:
-        assert not CARRIES[method] & {Case.TOOL_CALL, Case.GRAMMAR, Case.SEVERAL_CHOICES, Case.AUDIO, Case.PROMPT_FORM}
+    for means in Means:
+        assert not CARRIES[means] & {Case.TOOL_CALL, Case.GRAMMAR, Case.SEVERAL_CHOICES, Case.AUDIO, Case.PROMPT_FORM}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from support.cutting import CHAT, HELLO, MESSAGES, TEXT, broken, chat, plan, received
 from understudy.core.snapshot import EngineKind
-from understudy.core.transcript import Method, Refusal, Shape, Spent
+from understudy.core.transcript import Means, Refusal, Shape, Spent
 from understudy.engines.broken import Abilities
 
 LLAMA = EngineKind.LLAMACPP
@@ -47,7 +47,7 @@ class Llama:
 
 def test_a_chat_goes_on_with_the_partial_as_its_last_message() -> None:
     played = plan(LLAMA, broken(CHAT, chat(temperature=0), received("Once")), Llama())
-    assert (played.method, played.going_on.path, played.going_on.shape) == (Method.LLAMACPP_CHAT, CHAT, Shape.OPENAI_CHAT)
+    assert (played.means, played.going_on.path, played.going_on.shape) == (Means.LLAMACPP_CHAT, CHAT, Shape.OPENAI_CHAT)
     assert played.body["messages"] == [HELLO, {"role": "assistant", "content": "Once"}]
     assert played.body["continue_final_message"] is True
     assert played.body["add_generation_prompt"] is False
@@ -89,7 +89,7 @@ def test_a_client_that_began_the_answer_itself_has_the_partial_joined_to_it() ->
 def test_where_the_template_puts_something_before_the_partial_the_text_goes_on() -> None:
     """Thinking templates open a last message with an empty thought, which the model that wrote the text had not seen."""
     played = plan(LLAMA, broken(CHAT, chat(max_tokens=10, max_completion_tokens=10), received("Once")), Llama(open_with=THINK))
-    assert (played.method, played.going_on.path, played.going_on.shape) == (Method.LLAMACPP_TEXT, TEXT, Shape.OPENAI_TEXT)
+    assert (played.means, played.going_on.path, played.going_on.shape) == (Means.LLAMACPP_TEXT, TEXT, Shape.OPENAI_TEXT)
     assert played.body["prompt"] == "<user>Tell of the coast.</><assistant>Once"
     assert "messages" not in played.body
     assert (played.body["max_tokens"], "max_completion_tokens" in played.body) == (6, False)
@@ -97,12 +97,12 @@ def test_where_the_template_puts_something_before_the_partial_the_text_goes_on()
 
 def test_tools_need_the_chat_even_then() -> None:
     played = plan(LLAMA, broken(CHAT, chat(tools=[{"type": "function"}]), received("Once")), Llama(open_with=THINK))
-    assert played.method is Method.LLAMACPP_CHAT
+    assert played.means is Means.LLAMACPP_CHAT
 
 
-def test_a_method_that_was_refused_is_not_tried_again() -> None:
-    one = broken(CHAT, chat(), received("Once"), failed=frozenset({Method.LLAMACPP_CHAT}))
-    assert plan(LLAMA, one, Llama()).method is Method.LLAMACPP_TEXT
+def test_a_means_that_was_refused_is_not_tried_again() -> None:
+    one = broken(CHAT, chat(), received("Once"), failed=frozenset({Means.LLAMACPP_CHAT}))
+    assert plan(LLAMA, one, Llama()).means is Means.LLAMACPP_TEXT
 
 
 def test_white_space_that_the_template_trims_is_swallowed_when_it_comes_again() -> None:
@@ -146,10 +146,10 @@ def test_ids_of_another_engine_go_on_where_this_one_reads_them_alike() -> None:
     ask = {"model": "tiny", "prompt": "It is", "max_tokens": 10}
     one = broken(TEXT, ask, received(" s", ids=(prompt, [ord(" "), ord("s"), ord("o")])), is_exact=True)
     played = plan(LLAMA, one, Llama())
-    assert (played.method, played.body["prompt"]) == (Method.LLAMACPP_IDS, [*prompt, 32, 115, 111])
+    assert (played.means, played.body["prompt"]) == (Means.LLAMACPP_IDS, [*prompt, 32, 115, 111])
     assert (played.going_on.undelivered, played.going_on.delivered_tokens, played.body["max_tokens"]) == ("o", 3, 7)
     other = broken(TEXT, ask, received(" s", ids=([1, *prompt], [32, 115])), is_exact=True)
-    assert plan(LLAMA, other, Llama()).method is Method.LLAMACPP_TEXT
+    assert plan(LLAMA, other, Llama()).means is Means.LLAMACPP_TEXT
 
 
 def test_a_server_that_tells_nothing_is_not_asked_to_go_on() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from support.cutting import CHAT, HELLO, MESSAGES, TEXT, broken, chat, plan, received
 from understudy.core.snapshot import EngineKind
-from understudy.core.transcript import Method, Refusal, Shape, Spent
+from understudy.core.transcript import Means, Refusal, Shape, Spent
 from understudy.engines.broken import Abilities
 
 OLLAMA = EngineKind.OLLAMA
@@ -39,7 +39,7 @@ class Ollama:
 def test_a_chat_goes_on_raw_behind_its_own_rendering() -> None:
     ask = chat(options={"num_ctx": 2048, "num_predict": 10, "stop": ["#"]}, keep_alive="5m", think=False)
     played = plan(OLLAMA, broken(NATIVE, ask, received("Once", pieces=3)), Ollama())
-    assert (played.method, played.going_on.path, played.going_on.shape) == (Method.OLLAMA_RAW, GENERATE, Shape.OLLAMA_TEXT)
+    assert (played.means, played.going_on.path, played.going_on.shape) == (Means.OLLAMA_RAW, GENERATE, Shape.OLLAMA_TEXT)
     assert played.body == {
         "model": "tiny",
         "keep_alive": "5m",
@@ -88,7 +88,7 @@ def test_tools_need_the_chat_which_the_template_must_leave_open() -> None:
     one = broken(NATIVE, chat(tools=TOOLS, options={"num_predict": 10, "num_ctx": 2048}), received("Once"))
     abilities = Abilities()
     played = plan(OLLAMA, one, Ollama(), abilities)
-    assert (played.method, played.going_on.path, played.going_on.shape) == (Method.OLLAMA_CHAT, NATIVE, Shape.OLLAMA_CHAT)
+    assert (played.means, played.going_on.path, played.going_on.shape) == (Means.OLLAMA_CHAT, NATIVE, Shape.OLLAMA_CHAT)
     assert played.body["messages"] == [HELLO, {"role": "assistant", "content": "Once"}]
     assert (played.body["options"], played.body["truncate"]) == ({"num_predict": 9, "num_ctx": 2048}, False)
     # Another context size would load the model anew.
@@ -109,7 +109,7 @@ def test_a_message_of_anthropics_goes_on_where_a_native_trial_shows_it() -> None
     tools = [{"name": "f", "input_schema": {}}]
     one = broken(MESSAGES, chat(max_tokens=10, tools=tools), received("Once"))
     played = plan(OLLAMA, one, Ollama())
-    assert (played.method, played.going_on.path, played.body["max_tokens"]) == (Method.OLLAMA_CHAT, MESSAGES, 9)
+    assert (played.means, played.going_on.path, played.body["max_tokens"]) == (Means.OLLAMA_CHAT, MESSAGES, 9)
     assert played.paths == [NATIVE, NATIVE]
     assert played.asked[0][1]["tools"][0]["function"]["name"] == "f"
     assert plan(OLLAMA, one, Ollama(opens=False)).outcome is Refusal.NO_MEANS

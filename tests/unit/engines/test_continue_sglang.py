@@ -4,7 +4,7 @@ import pytest
 
 from support.cutting import CHAT, HELLO, MESSAGES, TEXT, broken, chat, plan, received
 from understudy.core.snapshot import EngineKind
-from understudy.core.transcript import Method, Refusal, Shape, Spent
+from understudy.core.transcript import Means, Refusal, Shape, Spent
 
 SGLANG = EngineKind.SGLANG
 
@@ -16,7 +16,7 @@ def silent(path: str, body: object) -> None:
 
 def test_a_chat_goes_on_with_its_final_message() -> None:
     played = plan(SGLANG, broken(CHAT, chat(max_tokens=10), received("Once", pieces=3)), silent)
-    assert (played.method, played.going_on.path, played.going_on.shape) == (Method.SGLANG_CHAT, CHAT, Shape.OPENAI_CHAT)
+    assert (played.means, played.going_on.path, played.going_on.shape) == (Means.SGLANG_CHAT, CHAT, Shape.OPENAI_CHAT)
     assert played.body["messages"] == [HELLO, {"role": "assistant", "content": "Once"}]
     assert (played.body["continue_final_message"], played.body["max_tokens"]) == (True, 7)
 
@@ -32,7 +32,7 @@ def test_a_clients_own_beginning_is_joined_only_with_the_flag() -> None:
 @pytest.mark.parametrize(("ask", "left"), [({"max_tokens": 10}, 7), ({}, 13)])
 def test_a_prompt_goes_on_as_text(ask: dict[str, int], left: int) -> None:
     played = plan(SGLANG, broken(TEXT, {"prompt": ["It is"], **ask}, received(" so", pieces=3)), silent)
-    assert (played.method, played.body["prompt"], played.body["max_tokens"]) == (Method.SGLANG_TEXT, "It is so", left)
+    assert (played.means, played.body["prompt"], played.body["max_tokens"]) == (Means.SGLANG_TEXT, "It is so", left)
 
 
 def test_a_prompt_that_has_more_than_the_default_had_no_such_default() -> None:

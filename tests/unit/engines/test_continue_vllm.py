@@ -6,7 +6,7 @@ import pytest
 
 from support.cutting import CHAT, HELLO, MESSAGES, TEXT, broken, chat, plan, received
 from understudy.core.snapshot import EngineKind
-from understudy.core.transcript import Method, Refusal, Shape, Spent
+from understudy.core.transcript import Means, Refusal, Shape, Spent
 from understudy.engines.broken import Abilities
 
 VLLM = EngineKind.VLLM
@@ -47,7 +47,7 @@ class Vllm:
 
 def test_a_chat_goes_on_with_its_final_message() -> None:
     played = plan(VLLM, broken(CHAT, chat(max_tokens=10, min_tokens=6), received("Once")), Vllm())
-    assert (played.method, played.going_on.path, played.going_on.shape) == (Method.VLLM_CHAT, CHAT, Shape.OPENAI_CHAT)
+    assert (played.means, played.going_on.path, played.going_on.shape) == (Means.VLLM_CHAT, CHAT, Shape.OPENAI_CHAT)
     assert played.body["messages"] == [HELLO, {"role": "assistant", "content": "Once"}]
     # Without these two it would begin a new turn.
     assert (played.body["continue_final_message"], played.body["add_generation_prompt"]) == (True, False)
@@ -81,7 +81,7 @@ def test_an_assistants_message_of_the_clients_own_is_joined_only_where_it_was_go
 @pytest.mark.parametrize("engine", [Vllm(open_with="<think></think>"), Vllm(trims=True)])
 def test_where_the_template_changes_the_partial_its_text_goes_on(engine: Vllm) -> None:
     played = plan(VLLM, broken(CHAT, chat(max_completion_tokens=10), received("Once\n")), engine)
-    assert (played.method, played.going_on.path, played.going_on.shape) == (Method.VLLM_TEXT, TEXT, Shape.OPENAI_TEXT)
+    assert (played.means, played.going_on.path, played.going_on.shape) == (Means.VLLM_TEXT, TEXT, Shape.OPENAI_TEXT)
     assert played.body["prompt"] == f"{PROMPT}Once\n"
     # A rendered prompt has its first token already.
     assert played.body["add_special_tokens"] is False
@@ -90,14 +90,14 @@ def test_where_the_template_changes_the_partial_its_text_goes_on(engine: Vllm) -
 
 def test_tools_go_on_in_a_chat_that_trims_and_what_comes_again_is_swallowed() -> None:
     played = plan(VLLM, broken(CHAT, chat(tools=TOOLS), received("Once\n")), Vllm(trims=True))
-    assert (played.method, played.body["messages"][-1]["content"]) == (Method.VLLM_CHAT, "Once")
+    assert (played.means, played.body["messages"][-1]["content"]) == (Means.VLLM_CHAT, "Once")
     assert played.going_on.swallow == "\n"
 
 
 @pytest.mark.parametrize("known", [([], []), (ids(PROMPT), ids("Once"))])
 def test_without_a_bound_all_that_the_context_holds_is_asked_for(known: tuple[list[int], list[int]]) -> None:
     """With none, or null, it would be 16 tokens, and the answer would look whole."""
-    one = broken(CHAT, chat(), received("Once", ids=known), failed=frozenset({Method.VLLM_CHAT}))
+    one = broken(CHAT, chat(), received("Once", ids=known), failed=frozenset({Means.VLLM_CHAT}))
     assert plan(VLLM, one, Vllm()).body["max_tokens"] == CONTEXT - len(PROMPT) - len("Once")
     assert plan(VLLM, one, Vllm(context=len(PROMPT) + 4)).outcome == Spent(len(known[0]) or None, 4 if known[0] else None)
     assert plan(VLLM, one, Vllm(context=None)).outcome is Refusal.NO_MEANS
@@ -133,7 +133,7 @@ def test_half_a_token_before_a_stop_string_is_written_again(text: str, temperatu
 def test_an_answer_that_is_half_a_token_is_written_again_behind_its_prompt(text: str) -> None:
     one = broken(CHAT, chat(stop=["###"], temperature=0), received(text))
     played = plan(VLLM, one, Vllm())
-    assert (played.method, played.body["prompt"], played.going_on.swallow) == (Method.VLLM_TEXT, PROMPT, text)
+    assert (played.means, played.body["prompt"], played.going_on.swallow) == (Means.VLLM_TEXT, PROMPT, text)
     one = broken(CHAT, chat(stop=["###"], temperature=0, tools=TOOLS), received(text))
     assert plan(VLLM, one, Vllm()).body["messages"][-1]["content"] == text
 
@@ -141,7 +141,7 @@ def test_an_answer_that_is_half_a_token_is_written_again_behind_its_prompt(text:
 def test_exact_goes_on_with_the_tokens_themselves() -> None:
     one = broken(CHAT, chat(max_tokens=10), received("On", ids=(ids(PROMPT), ids("Onc"))), is_exact=True)
     played = plan(VLLM, one, Vllm())
-    assert (played.method, played.body["prompt"]) == (Method.VLLM_IDS, ids(f"{PROMPT}Onc"))
+    assert (played.means, played.body["prompt"]) == (Means.VLLM_IDS, ids(f"{PROMPT}Onc"))
     # The client has not got what the engine held back.
     assert (played.going_on.undelivered, played.going_on.delivered_tokens, played.body["max_tokens"]) == ("c", 3, 7)
     # For a second break.
@@ -150,7 +150,7 @@ def test_exact_goes_on_with_the_tokens_themselves() -> None:
 
 @pytest.mark.parametrize("known", [(ids("<s>" + PROMPT), ids("On")), (ids(PROMPT), ids("Xx")), (ids(PROMPT), [])])
 def test_ids_of_another_prompt_or_text_do_not_go_on(known: tuple[list[int], list[int]]) -> None:
-    assert plan(VLLM, broken(CHAT, chat(), received("On", ids=known), is_exact=True), Vllm()).method is Method.VLLM_CHAT
+    assert plan(VLLM, broken(CHAT, chat(), received("On", ids=known), is_exact=True), Vllm()).means is Means.VLLM_CHAT
 
 
 def test_an_answer_with_all_its_tokens_is_spent() -> None:

@@ -1,6 +1,6 @@
 """Write the pieces of a continuation as events of the stream of /v1/messages that broke.
 
-Used by dialects.splice and dialects.endings, see dialects.written for the other shapes. The content block that was open goes on
+Used by dialects.splice and dialects.endings, see dialects.writer for the other shapes. The content block that was open goes on
 where what follows is of its type; else it is closed, and the next one has the next index.
 """
 
@@ -10,7 +10,7 @@ import msgspec
 
 from understudy.core.transcript import Transcript
 from understudy.dialects.pieces import Piece
-from understudy.dialects.written import Counts
+from understudy.dialects.writer import Counts
 
 _ENCODE = msgspec.json.Encoder().encode
 # The finish reasons of our own endings, which have OpenAI's words.
@@ -18,7 +18,7 @@ _FINISHES = {"length": "max_tokens", "stop": "stop_sequence"}
 
 
 class AnthropicWriter:
-    """Writes events of /v1/messages. See `written.Writer`."""
+    """Writes events of /v1/messages. See `writer.Writer`."""
 
     def __init__(self, transcript: Transcript) -> None:
         self._open = transcript.open_block

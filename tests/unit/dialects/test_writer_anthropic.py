@@ -5,8 +5,8 @@ from typing import Any
 from support.spliced import events, read, received, spliced
 from understudy.core.transcript import Shape, Transcript, Wish
 from understudy.dialects.pieces import Piece
-from understudy.dialects.written import Counts
-from understudy.dialects.written_anthropic import AnthropicWriter
+from understudy.dialects.writer import Counts
+from understudy.dialects.writer_anthropic import AnthropicWriter
 
 MESSAGES = Shape.ANTHROPIC
 NONE = Counts()

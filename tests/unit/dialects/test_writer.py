@@ -7,7 +7,7 @@ import pytest
 from support.spliced import events, ndjson, read, received, sse
 from understudy.core.transcript import Case, Shape, Transcript, Wish
 from understudy.dialects.pieces import Piece
-from understudy.dialects.written import Counts, OllamaWriter, OpenAIWriter
+from understudy.dialects.writer import Counts, OllamaWriter, OpenAIWriter
 
 CHAT, TEXT, OLLAMA, GENERATE = Shape.OPENAI_CHAT, Shape.OPENAI_TEXT, Shape.OLLAMA_CHAT, Shape.OLLAMA_TEXT
 NONE = Counts()
