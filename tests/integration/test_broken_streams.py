@@ -52,7 +52,19 @@ def events_of(reply: Reply) -> list[bytes]:
     return [event.removeprefix(b"data: ") for event in events]
 
 
-@pytest.mark.parametrize("fault", [*faults.AFTER_CONTENT, *faults.AFTER_CONTENT_TOLD])
+# Whose finish has come is complete but for its terminator, which the daemon writes.
+FINISHED = "finish without [DONE]"
+
+
+def test_a_stream_that_has_its_finish_gets_its_terminator(stage: Stage) -> None:
+    stage.gpu0.then(faults.AFTER_CONTENT[FINISHED]())
+    reply = stage.daemon.ask(body=chat(stream=True))
+    assert [event for event in events_of(reply) if event][-1] == b"[DONE]"
+    assert not reply.is_cut
+    assert b"error" not in reply.body
+
+
+@pytest.mark.parametrize("fault", [fault for fault in (*faults.AFTER_CONTENT, *faults.AFTER_CONTENT_TOLD) if fault != FINISHED])
 def test_a_break_after_content_is_told_in_the_stream_and_the_stream_is_no_whole_one(stage: Stage, fault: str) -> None:
     stage.gpu0.then((faults.AFTER_CONTENT | faults.AFTER_CONTENT_TOLD)[fault]())
     reply = stage.daemon.ask(body=chat(stream=True))

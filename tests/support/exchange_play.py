@@ -9,7 +9,7 @@ from dataclasses import replace
 from support.targets import CHAT, UP, snapshot_of, target
 from understudy.core.ask import Ask
 from understudy.core.commands import Abort, Attempt, Command, Wait
-from understudy.core.exchange import BROKEN_MAX, Exchange
+from understudy.core.exchange import BREAKING, BROKEN_MAX, Exchange
 from understudy.core.retry import AGAIN_INTERVAL_S, UNHURT, UNREACHED, RetryBudget
 from understudy.core.snapshot import FailoverRules, Target
 from understudy.core.tally import Tally
@@ -102,7 +102,7 @@ def run_out(play: Play, events: Sequence[tuple[FailureKind, float, float]]) -> N
             continue
         name = play.name
         if last is not None and name == last[0]:
-            assert last[1] in UNREACHED | UNHURT, "a backend is tried twice in a row"
+            assert last[1] in UNREACHED | UNHURT | BREAKING, "a backend is tried twice in a row"
             assert play.now_s >= last[2] + AGAIN_INTERVAL_S - 1e-6, "reconnecting faster than its pace"
         assert broken < BROKEN_MAX
         assert play.exchange.ask.is_generating or not sent

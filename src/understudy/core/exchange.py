@@ -20,8 +20,9 @@ BROKEN_MAX = 2
 RETRY_AFTER_S = 1.0
 
 _SERVING = frozenset({Condition.UP, Condition.WARMING})
-_HELD_FOR = UNREACHED | UNHURT
+# A backend that went away under a request, as one does that is restarted.
 BREAKING = frozenset({FailureKind.LOST_BEFORE_HEAD, FailureKind.BODY_CUT})
+_HELD_FOR = UNREACHED | UNHURT | BREAKING
 PASSED_ON = frozenset({FailureKind.MODEL_MISSING, FailureKind.UNSUPPORTED})
 
 
@@ -223,7 +224,7 @@ class Exchange:
     def _without_choice(self, none: NoChoice, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         if none.kind in (FailureKind.MODEL_UNKNOWN, FailureKind.DIALECT_UNSPOKEN):
             return self._abort(none.kind)
-        if any(failure.kind not in FREE for failure in self.failures):
+        if any(failure.kind not in FREE | BREAKING for failure in self.failures):
             return self._abort(self.failures[-1].kind)
         if self.failures and all(failure.kind in PASSED_ON for failure in self.failures):
             return self._abort(self.failures[-1].kind)

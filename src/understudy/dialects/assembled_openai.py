@@ -138,16 +138,21 @@ class _Collected:
 
 
 def assemble(style: Style, data: bytes) -> tuple[bytes, bytes] | None:
-    """Return the whole answer and its content type; None for an unfinished stream and for what `style` does not know."""
+    """Return the whole answer and its content type; None for an unfinished stream and for what `style` does not know.
+
+    What the engine itself always sends and this stream has not (a finish, usage) is left out.
+    """
     events = [event.data for event in split(data, StreamKind.SSE) if event.data is not None]
-    if not events or events[-1] != _DONE:
+    if len(events) < 2 or events[-1] != _DONE:
         return None
     collected = _Collected()
     try:
         for event in events[:-1]:
             collected.add(event)
-        if "finish_reason" not in collected.choice or "usage" not in collected.members:
-            return None
+        if not collected.members or not collected.choice:
+            # A small server that poses as one of these engines: it gets as whole an answer as its stream was.
+            collected.members |= {key: bytes(value) for key, value in _DECODE_MEMBERS(events[-2]).items()}
+            collected.choice.setdefault("finish_reason", _NULL)
         if style.can_withhold and _is_withheld(collected) and not _SEAM.search(data):
             return None
         return _written(style, collected) + style.end, style.content_type
@@ -173,7 +178,7 @@ def _written(style: Style, collected: _Collected) -> bytes:
         if "logprobs" in style.choice:
             choice["logprobs"] = _NULL
     members = {**collected.members, "object": style.name, "choices": b"[" + _object(style.choice, choice, style) + b"]"}
-    if style.usage:
+    if style.usage and "usage" in members:
         members["usage"] = _usage(style, members["usage"])
     return _object(style.members, members, style)
 

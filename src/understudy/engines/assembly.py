@@ -212,6 +212,7 @@ def assemble(engine: EngineKind, path: str, body: bytes, data: bytes) -> tuple[b
 
 def _members(body: bytes) -> dict[str, bytes] | None:
     try:
+        body.decode()
         return {key: bytes(value) for key, value in _DECODE(body).items()}
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
@@ -220,7 +221,9 @@ def _members(body: bytes) -> dict[str, bytes] | None:
 def _is_proven(proof: _Proof, members: Mapping[str, bytes]) -> bool:
     if members.get("stream", b"null") not in _NOTHING or members.get("n", b"null") not in (b"null", b"1"):
         return False
-    if members.get(proof.needs, b"null") in _NOTHING or (proof.needs == "prompt" and not members["prompt"].startswith(b'"')):
+    needed = members.get(proof.needs, b"null")
+    # What an engine would refuse goes to it as it came.
+    if needed in _NOTHING or not needed.startswith(b'"' if proof.needs == "prompt" else b"["):
         return False
     others = members.keys() - proof.known - {"n", "stream"}
     # False is no logprobs; 0 is those of the tokens themselves (vLLM's text completions).

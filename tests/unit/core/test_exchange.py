@@ -167,9 +167,18 @@ def test_failure_that_no_attempt_can_mend_ends_the_exchange(kind: FailureKind) -
     assert (play.abort.kind, play.abort.status) == (kind, MEANING[kind].status)
 
 
-@pytest.mark.parametrize("kind", SENT_AND_HURT)
+@pytest.mark.parametrize("kind", SENT_AND_HURT[1:])
 def test_only_backend_that_hurts_the_request_is_not_asked_again(kind: FailureKind) -> None:
     play = Play(*targets(1))
+    play.fail(kind)
+    assert (play.abort.kind, play.abort.status) == (kind, MEANING[kind].status)
+
+
+@pytest.mark.parametrize("kind", [K.LOST_BEFORE_HEAD, K.BODY_CUT])
+def test_only_backend_that_went_away_under_the_request_is_asked_once_more(kind: FailureKind) -> None:
+    play = Play(*targets(1))
+    play.fail(kind)
+    play.wake()
     play.fail(kind)
     assert (play.abort.kind, play.abort.status) == (kind, MEANING[kind].status)
 

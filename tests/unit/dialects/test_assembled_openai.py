@@ -205,8 +205,6 @@ def test_no_content_of_vllm_is_null_where_it_has_a_parser(deltas: tuple[bytes, .
         b"",
         DONE,
         ROLE + delta(b'{"content":"a"}'),
-        ROLE + delta(b'{"content":"a"}') + DONE,
-        ROLE + event(b'{"finish_reason":"stop","index":0,"delta":{}}') + DONE,
         ROLE + b'data: {"error":{"message":"gone"}}\n\n' + ending(),
         ROLE + b"data: nonsense\n\n" + ending(),
         ROLE + event(b'{"finish_reason":null,"index":1,"delta":{"content":"a"}}') + ending(),
@@ -219,6 +217,14 @@ def test_no_content_of_vllm_is_null_where_it_has_a_parser(deltas: tuple[bytes, .
 )
 def test_what_the_engine_would_not_have_answered_so_is_not_assembled(stream: bytes) -> None:
     assert assemble(LLAMACPP_CHAT_STYLE, stream) is None
+
+
+def test_small_server_that_poses_as_the_engine_gets_as_whole_an_answer_as_its_stream_was() -> None:
+    answer = read(whole(LLAMACPP_CHAT_STYLE, ROLE + event(b'{"finish_reason":"stop","index":0,"delta":{"content":"a"}}') + DONE))
+    assert (answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]) == ("a", "stop")
+    assert "usage" not in answer
+    answer = read(whole(LLAMACPP_CHAT_STYLE, ROLE + delta(b'{"content":"a"}') + DONE))
+    assert (answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]) == ("a", None)
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8")), max_size=8), st.booleans())
