@@ -12,6 +12,7 @@ from understudy.core.commands import Abort, Attempt, Command, Resume, Wait
 from understudy.core.exchange import Exchange
 from understudy.core.priority import BEGUN, NORMAL, priority_of
 from understudy.core.record import AttemptRecord, ExchangeRecord
+from understudy.core.snapshot import EngineKind
 from understudy.core.transcript import Refusal
 from understudy.dataplane import completing, ending, vigil
 from understudy.dataplane.attempt import RunningAttempt
@@ -250,15 +251,15 @@ class RelayedExchange:
             self.exchange.on_hedge_failed(failure, left.choice, now_s)
         else:
             self.attempt = None
-            self._after(failure, now_s, has_content=has_content)
+            self._after(failure, attempt.engine, now_s, has_content=has_content)
         relay.on_room(attempt.choice)
 
-    def _after(self, failure: Failure, now_s: float, *, has_content: bool) -> None:
+    def _after(self, failure: Failure, engine: EngineKind, now_s: float, *, has_content: bool) -> None:
         """Let the next step follow: another attempt, a continuation, or the end of an answer that was whole but for its end."""
         exchange, snapshot, tally, resumer = self.exchange, self.relay.published.current, self.relay.tally, self.resumer
         if not has_content or resumer is None:
             command = exchange.on_failure(failure, snapshot, tally, now_s)
-        elif resumer.look() is not None:
+        elif resumer.look(failure.kind, engine) is not None:
             command = exchange.give_up(failure)
         elif resumer.closing() is not None and not resumer.lacks_usage():
             completing.complete(self, resumer.closing() or b"")

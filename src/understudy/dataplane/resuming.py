@@ -7,7 +7,7 @@ engines.continuation's, whose questions are asked here over the attempt's connec
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from understudy.core.snapshot import ResumeRule
+from understudy.core.snapshot import EngineKind, ResumeRule
 from understudy.core.transcript import (
     REPEATS_MAX,
     Continuation,
@@ -94,13 +94,13 @@ class Resumer:
 
     # --- whether
 
-    def look(self) -> Refusal | None:
-        """Read what has been received after a break; why it cannot be continued, None when it can."""
+    def look(self, kind: FailureKind, engine: EngineKind) -> Refusal | None:
+        """Read what has been received after a break, `kind` of an attempt at `engine`; why it cannot be continued, if so."""
         if self.refusal is None:
-            self.refusal = self._look()
+            self.refusal = self._look(is_stopped=kind is FailureKind.UNFINISHED and engine is EngineKind.OLLAMA)
         return self.refusal
 
-    def _look(self) -> Refusal | None:
+    def _look(self, *, is_stopped: bool) -> Refusal | None:
         transcript = self.received.transcript()
         if transcript is None:
             return Refusal.TOO_LONG if self.received.is_too_long else Refusal.UNREADABLE
@@ -111,7 +111,7 @@ class Resumer:
             self._wish = wish
         if transcript.is_unreadable:
             return Refusal.UNREADABLE
-        if transcript.repeats >= REPEATS_MAX:
+        if is_stopped and transcript.repeats >= REPEATS_MAX:
             return Refusal.REPEATING
         cases = cases_of(self._wish, transcript)
         return None if any(is_carried(means, cases) for means in Means) else Refusal.CASE

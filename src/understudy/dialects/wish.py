@@ -17,6 +17,8 @@ _SHAPES = {
     "/api/generate": Shape.OLLAMA_TEXT,
     "/v1/messages": Shape.ANTHROPIC,
 }
+# A longer stop string is none that anybody writes by hand.
+STOP_CHARACTERS_MAX = 1024
 _OPENAI = (Shape.OPENAI_CHAT, Shape.OPENAI_TEXT)
 _BOUNDS = ("max_completion_tokens", "max_tokens", "n_predict")
 _COUNTS = ("n", "n_cmpl", "best_of")
@@ -61,11 +63,16 @@ def read_wish(path: str, body: bytes) -> Wish | Refusal:
         tokens_max, stops = _first_bound(ask, ("max_tokens",)), ask.get("stop_sequences")
     stream_options = ask.get("stream_options")
     has_usage_event = isinstance(stream_options, dict) and stream_options.get("include_usage")
+    stop_strings = _stops(stops)
+    cases = set(_cases(shape, ask))
+    if any(len(stop) > STOP_CHARACTERS_MAX for stop in stop_strings):
+        # Looking for the beginning of one takes time by the square of its length.
+        stop_strings, cases = (), cases | {Case.PROMPT_FORM}
     return Wish(
         shape,
         tokens_max,
-        _stops(stops),
-        frozenset(_cases(shape, ask)),
+        stop_strings,
+        frozenset(cases),
         # A collected answer always has its usage.
         wants_usage=shape in _OPENAI and (bool(has_usage_event) or not ask.get("stream")),
         wants_token_ids=bool(ask.get("return_token_ids")),

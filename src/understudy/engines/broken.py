@@ -257,7 +257,8 @@ def going_on(cut: Cut, left: int | None, delivered: int | None) -> dict[str, Any
     ask = without(cut.ask, *_UNWANTED)
     ask["stream"] = True
     if cut.shape in (Shape.OPENAI_CHAT, Shape.OPENAI_TEXT):
-        ask["stream_options"] = {"include_usage": True}
+        own = cut.ask.get("stream_options")
+        ask["stream_options"] = {**(own if isinstance(own, dict) else {}), "include_usage": True}
     if left is not None:
         ask |= {key: left for key in _BOUNDS if ask.get(key) is not None}
     # Counts new tokens only (engines.md 3.3).

@@ -75,7 +75,7 @@ def continuation(engine: EngineKind, broken: Broken, abilities: Abilities) -> As
     ask = read_json(broken.body)
     if not isinstance(ask, dict):
         return Refusal.UNREADABLE
-    if broken.wish.shape is Shape.OPENAI_TEXT and not _reads_prompt_alike(broken.begun_by, engine):
+    if not _reads_alike(broken, engine):
         return Refusal.NO_MEANS
     cases = cases_of(broken.wish, broken.transcript)
     cut = Cut(broken, ask, cases, abilities)
@@ -100,9 +100,18 @@ def _count(engine: EngineKind, cut: Cut) -> Asking[Spent | Refusal]:
     return told or Refusal.NO_MEANS
 
 
-def _reads_prompt_alike(begun_by: EngineKind, engine: EngineKind) -> bool:
-    """Ollama puts the prompt of /v1/completions into the chat's template, the others leave it alone (engines.md 3.1)."""
-    return begun_by is EngineKind.AUTO or (begun_by is EngineKind.OLLAMA) == (engine is EngineKind.OLLAMA)
+def _reads_alike(broken: Broken, engine: EngineKind) -> bool:
+    """Whether `engine` takes prompt and text for what the engine did that had them first, as far as that is known.
+
+    Ollama puts the prompt of /v1/completions into the chat's template, the others leave it alone (engines.md 3.1). Where a
+    thought stands open in the text itself, another engine's parser would take what follows out of the text.
+    """
+    begun_by, text = broken.begun_by, broken.transcript.text
+    if begun_by in (EngineKind.AUTO, engine):
+        return True
+    if broken.wish.shape is Shape.OPENAI_TEXT and EngineKind.OLLAMA in (begun_by, engine):
+        return False
+    return "<think>" not in text or "</think>" in text
 
 
 def _anew(engine: EngineKind, cut: Cut) -> Continuation | Refusal:

@@ -187,7 +187,7 @@ def _text(answer: dict[str, Any]) -> str:
 
 def _count(cut: Cut, prompt: str, text: str) -> Asking[int | None]:
     """Ask how many tokens the text has where it stands; None when nobody wants to know, or the engine does not tell."""
-    if cut.broken.transcript.tokens is not None:
+    if cut.broken.transcript.tokens is not None and text == cut.text:
         return cut.broken.transcript.tokens
     if not cut.is_counted:
         return None

@@ -75,7 +75,8 @@ def continue_chat(cut: Cut) -> Asking[Outcome]:
     messages = with_partial(cut.ask.get("messages"), partial, joins=bool(cut.ask.get("continue_final_message")))
     if messages is None or not text:
         return None
-    delivered = cut.broken.transcript.tokens
+    # What is swallowed is not delivered as far as this engine's own counts go: it writes it again.
+    delivered = cut.broken.transcript.tokens if not swallow else None
     if delivered is None and cut.is_counted:
         delivered = yield from _count_in_chat(cut, partial)
     left = tokens_left(cut, delivered, cut.broken.wish.tokens_max)
@@ -237,7 +238,7 @@ def _count_in_chat(cut: Cut, partial: dict[str, Any]) -> Asking[int | None]:
 
 def _count(cut: Cut, prompt: str, text: str) -> Asking[int | None]:
     """Ask how many tokens the text has behind the prompt."""
-    if cut.broken.transcript.tokens is not None:
+    if cut.broken.transcript.tokens is not None and text == cut.text:
         return cut.broken.transcript.tokens
     if not cut.is_counted:
         return None

@@ -1,16 +1,17 @@
 """Plays of how exchanges end for their client: errors in its dialect, before and inside an answer."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from support.answers import NDJSON, chunk, line, sse, stream_head
-from support.continuing import BEGUN, answered, broken, events_of, llamas
+from support.answers import LAST_CHUNK, NDJSON, chunk, line, sse, stream_head
+from support.continuing import BEGUN, answered, broken, events_of, last_request, llamas
 from support.stage import DONE, FINISH, OPENING, Stage, chat, dechunk, delta, request
-from support.targets import targets
+from support.targets import UP, target, targets
 from support.transports import MemoryTransport, settle
-from understudy.core.snapshot import FailoverRules, ResumeRule, Timeouts
+from understudy.core.snapshot import EngineKind, FailoverRules, ResumeRule, Timeouts
 from understudy.core.transcript import Refusal
 from understudy.errors import FailureKind
 
@@ -154,3 +155,19 @@ async def test_refusal_of_a_broken_answer_is_recorded(monkeypatch: pytest.Monkey
     stage = Stage(monkeypatch, *llamas(1), failover=OFF)
     await broken(stage)
     assert (stage.record.not_resumed, stage.record.status, stage.record.failure) == (Refusal.TURNED_OFF, 200, K.BODY_CUT)
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+async def test_repetition_that_ollama_stopped_is_not_carried_on(monkeypatch: pytest.MonkeyPatch, is_stopped: bool) -> None:
+    """It ends the stream cleanly and without a finish; a stream that breaks is another thing."""
+    ollama = replace(UP, engine=EngineKind.OLLAMA)
+    stage = Stage(monkeypatch, target(0, ollama), target(1, ollama))
+    client = await stage.ask(chat())
+    await stage.say(0, BEGUN + b"".join(chunk(delta(" a")) for _ in range(30)) + (LAST_CHUNK if is_stopped else b""))
+    if is_stopped:
+        assert b"endless repetition" in client.data
+        assert stage.record.not_resumed is Refusal.REPEATING
+    else:
+        stage.engine(0).lose(ConnectionResetError())
+        await settle()
+        assert last_request(stage, 1).is_question

@@ -106,13 +106,6 @@ async def test_answer_of_which_half_an_event_is_out_ends_honestly(monkeypatch: p
     assert (stage.record.not_resumed, 8001 in stage.network.opened) == (Refusal.UNREADABLE, False)
 
 
-async def test_endless_repetition_is_not_carried_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(monkeypatch, *llamas(2))
-    client = await broken(stage, wire=BEGUN + b"".join(chunk(delta(" a")) for _ in range(30)))
-    assert "endless repetition" in honest_end(client)
-    assert stage.record.not_resumed is Refusal.REPEATING
-
-
 async def test_answer_that_outgrew_what_is_kept_ends_honestly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("understudy.dataplane.answer.FOLD_BYTES", 500)
     monkeypatch.setattr(received, "TEXT_CHARACTERS_MAX", 100)

@@ -267,7 +267,7 @@ async def test_failure_behind_an_early_head_is_told_in_an_event(monkeypatch: pyt
     ],
 )
 async def test_clients_own_fault_behind_an_early_head_is_told_in_an_event(monkeypatch: pytest.MonkeyPatch, wire: bytes) -> None:
-    stage = Stage(monkeypatch, *targets(1), timeouts=SHORT)
+    stage = Stage(monkeypatch, *targets(1), timeouts=SHORT, failover=FailoverRules(hold_s=0.0))
     client = await stage.ask(chat())
     await stage.pass_time(2.5)
     await stage.say(0, wire)
