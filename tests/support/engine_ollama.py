@@ -239,7 +239,10 @@ class OllamaDialect:
         choice = {"text": "".join(piece.text for piece in pieces), "index": 0, "finish_reason": pieces[-1].finish}
         usage = _usage(len(ids_of(prompt)) + 1, pieces[-1].tokens)
         lost = [event(Piece("", (), 0), "")]
-        return Utterance([], events, [sse("[DONE]")], lost, {**head, "choices": [choice], "usage": usage})
+        # middleware/openai.go, CompleteWriter: the same usage event as for a chat.
+        wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        end = [compact_sse({**head, "choices": [], "usage": usage})] if wants_usage else []
+        return Utterance([], events, [*end, sse("[DONE]")], lost, {**head, "choices": [choice], "usage": usage})
 
     def _messages(self, body: Mapping[str, Any]) -> Utterance | Answer:
         prompt = self.chat_prompt(chat_of(body))
