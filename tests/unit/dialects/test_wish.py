@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.core.transcript import Case, Refusal, Shape, Wish
-from understudy.dialects.wish import read_wish, shape_of
+from understudy.dialects.wish import STOP_CHARACTERS_MAX, read_wish, shape_of
 
 CHAT, TEXT, OLLAMA, GENERATE, MESSAGES = "/v1/chat/completions", "/v1/completions", "/api/chat", "/api/generate", "/v1/messages"
 TOOLS = [{"type": "function", "function": {"name": "now"}}]
@@ -209,3 +209,10 @@ KEYS = [
 )
 def test_no_body_is_too_odd(path: str, ask: dict[str, Any]) -> None:
     assert isinstance(read_wish(path, json.dumps(ask).encode()), Wish)
+
+
+def test_a_stop_string_beyond_its_bound_makes_the_answer_one_that_is_not_continued() -> None:
+    bound = STOP_CHARACTERS_MAX
+    assert wish_of(CHAT, stop="x" * bound).stops == ("x" * bound,)
+    wish = wish_of(CHAT, stop=["a", "x" * (bound + 1)])
+    assert (wish.stops, wish.cases) == ((), frozenset({Case.PROMPT_FORM}))

@@ -108,3 +108,19 @@ def test_a_prompt_that_ollama_wraps_goes_on_at_an_ollama_only(begun_by: EngineKi
     is_other = begun_by is not EngineKind.AUTO and (begun_by is EngineKind.OLLAMA) != (engine is EngineKind.OLLAMA)
     outcome = plan(engine, one, lambda path, body: None).outcome
     assert (outcome is Refusal.NO_MEANS) == (is_other or engine is EngineKind.OLLAMA)
+
+
+@pytest.mark.parametrize(("text", "is_open"), [("<think>It is", True), ("<think>It is</think>So", False), ("Once", False)])
+def test_a_thought_that_stands_open_in_the_text_stays_with_its_engine(text: str, is_open: bool) -> None:
+    """The next engine's parser would take what follows out of the text."""
+    one = broken(CHAT, chat(), received(text))
+    others = plan(EngineKind.SGLANG, replace(one, begun_by=EngineKind.OLLAMA), lambda path, body: None).outcome
+    assert (others is Refusal.NO_MEANS) == is_open
+    own = plan(EngineKind.SGLANG, replace(one, begun_by=EngineKind.SGLANG), lambda path, body: None).outcome
+    assert own is not Refusal.NO_MEANS
+
+
+def test_usage_in_every_event_goes_on_behind_the_seam() -> None:
+    ask = chat(stream_options={"continuous_usage_stats": True})
+    played = plan(EngineKind.SGLANG, broken(CHAT, ask, received("Once")), lambda path, body: None)
+    assert played.body["stream_options"] == {"continuous_usage_stats": True, "include_usage": True}

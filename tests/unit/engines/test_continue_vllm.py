@@ -189,3 +189,11 @@ def test_an_answer_with_its_finish_is_counted(finish: str, more: dict[str, Any],
     transcript.finish = finish
     outcome = plan(VLLM, broken(TEXT, {"prompt": "It is", **more}, transcript), Vllm()).outcome
     assert outcome == Spent(5, completion)
+
+
+def test_what_is_swallowed_is_not_counted_as_delivered_though_the_engine_told_the_count() -> None:
+    """It is written again, so that it stands in the continuation's own count."""
+    transcript = received("Once upon")
+    transcript.tokens = 9
+    played = plan(VLLM, broken(CHAT, chat(stop=["!"], temperature=0, max_tokens=20), transcript), Vllm())
+    assert (played.going_on.swallow, played.going_on.delivered_tokens, played.body["max_tokens"]) == (" upon", 4, 16)
