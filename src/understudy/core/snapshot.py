@@ -144,6 +144,41 @@ class Limits:
     drain_s_max: float = 60.0
 
 
+class OnError(StrEnum):
+    """What a client of a session gets while the session store cannot be read."""
+
+    ANSWER = "answer"  # an answer to what it sent, without what was kept
+    REFUSE = "refuse"  # 503
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """How conversations are kept; see docs/sessions.md. `is_on`: there is a store. `tokens_max` 0: no bound."""
+
+    is_on: bool = False
+    messages_max: int = 200
+    bytes_max: int = 1024 * 1024
+    tokens_max: int = 0
+    lock_wait_s: float = 30.0
+    on_error: OnError = OnError.ANSWER
+
+
+class CacheWhen(StrEnum):
+    """When a repeated request is answered from the cache."""
+
+    ALWAYS = "always"
+    NO_BACKEND = "no_backend"  # only when nothing else can answer
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRules:
+    """Recent answers kept for exact repeats; `size_bytes` 0: none."""
+
+    size_bytes: int = 0
+    ttl_s: float = 600.0
+    when: CacheWhen = CacheWhen.NO_BACKEND
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One backend as the file describes it.
@@ -173,6 +208,8 @@ class RoutingPlan:
     timeouts: Timeouts = Timeouts()
     failover: FailoverRules = FailoverRules()
     limits: Limits = Limits()
+    sessions: SessionRules = SessionRules()
+    cache: CacheRules = CacheRules()
     allow_admin_paths: bool = False
     # sha256 of the keys whose holders may set X-Understudy-Priority, as lower-case hex.
     trusted_keys: tuple[str, ...] = field(default=(), repr=False)
