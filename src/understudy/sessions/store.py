@@ -98,16 +98,17 @@ class Hold(Protocol):
         """Why `keep` will most likely fail (full, read-only), UNREADABLE where what was kept was set aside; None: all is well."""
         ...
 
-    async def keep(self, conversation: Conversation) -> None:
-        """Write the conversation, durably before this returns, and give it the store's ttl anew; may be called again.
+    async def keep(self, conversation: Conversation, *, is_last: bool = True) -> None:
+        """Write the conversation, durably before this returns, and give it the store's ttl anew.
 
-        Its `revision` is one more than what is there; else raises `Conflict`, after which the hold counts `current` as what is
-        there. Raises `StoreError`; then the old or the new conversation is there, whole.
+        `is_last`: nothing else follows, so that a store may let others have the session in the same breath (`release` is called
+        all the same). The conversation's `revision` is one more than what is there; else raises `Conflict`, after which the hold
+        goes on and may be asked again. Raises `StoreError`; then the old or the new conversation is there, whole.
         """
         ...
 
     async def release(self) -> None:
-        """Let others have the session. Raises nothing. A store may have done so in the same breath as `keep` (see `keeps_last`)."""
+        """Let others have the session. Raises nothing."""
         ...
 
 
