@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +26,7 @@ from understudy.config.compile import compile_plan
 from understudy.config.load import NO_OVERRIDES, Overrides
 from understudy.config.reload import Reloader, ReloadResult
 from understudy.config.schema import Settings
+from understudy.config.store_address import RedisUrl
 from understudy.controlplane.prober import Prober
 from understudy.controlplane.publisher import Publisher, first_snapshot
 from understudy.core.record import ExchangeRecord
@@ -37,10 +38,15 @@ from understudy.dataplane.listener import Listener, address_of, bind, raise_desc
 from understudy.dataplane.pool import IDLE_MAX, Pool
 from understudy.dataplane.relay import Relay
 from understudy.dataplane.resolver import Resolver
+from understudy.dataplane.turns import Turns
 from understudy.errors import FailureKind
+from understudy.sessions.keeper import Keeper
+from understudy.sessions.opening import StoreRules, make_store
+from understudy.sessions.store import StoreError
 from understudy.telemetry import logs
 from understudy.telemetry.ledger import Ledger
 from understudy.telemetry.metrics import Metrics, Moment
+from understudy.telemetry.session_counts import CacheMoment, SessionMoment
 
 # Before clients are let in the first probes get this long: enough for backends that are up, short for those that are not.
 FIRST_PROBES_S_MAX = 0.5
@@ -80,9 +86,25 @@ class Daemon(Operator):
         self.prober = Prober(self.published, self.publisher, self._clock, dice, resolve, evidence=self.tally.evidence_of)
         self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix=secrets.token_hex(4), clock=self._clock)
         self.relay.clients.own_max = clients_max
+        self.keeper = self.sessions = self._make_keeper(settings)
         self.reloader = Reloader(source, env, settings, self._offer, self.tell, overrides=overrides)
         self.listener: Listener | None = None
         self.admin: AdminPort | None = None
+
+    def _make_keeper(self, settings: Settings) -> Keeper | None:
+        """Make what keeps conversations, where the file names a store. Raises OSError for what an operator must mend."""
+        rules = settings.sessions
+        if rules.store is None:
+            return None
+        address = rules.store.text if isinstance(rules.store, RedisUrl) else str(rules.store)
+        with _told_as_os_error():
+            store = make_store(
+                StoreRules(address, rules.format, rules.key, rules.ttl, rules.timeout, rules.prefix),
+                self.tell,
+            )
+        keeper = Keeper(store, clock=self._clock, wall=time.time, tell=self.tell)
+        self.relay.turns = Turns(keeper, self.published, wall=time.time, tell=self.tell, report=self.report)
+        return keeper
 
     # --- life
 
@@ -92,12 +114,17 @@ class Daemon(Operator):
         self._addresses = [address_of(sock) for sock in public]
         self.listener = self.relay.clients.gate = Listener(self.relay, public)
         self.admin = AdminPort(make_app(self, Guard(settings.admin.token, settings.admin.listen.host)))
+        if self.keeper is not None:
+            with _told_as_os_error():
+                await self.keeper.open()
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self.prober.run(), name="prober"),
                 tasks.create_task(self.reloader.watch(), name="reloader"),
                 tasks.create_task(self._tick(), name="tick"),
             ]
+            if self.keeper is not None:
+                background.append(tasks.create_task(self.keeper.run(), name="sessions"))
             await self.admin.start(admin)
             await self._first_probes()
             await self.listener.start()
@@ -119,6 +146,10 @@ class Daemon(Operator):
             await self._drain()
             for task in background:
                 task.cancel()
+        if self.keeper is not None and self.relay.turns is not None:
+            self.relay.end_running()
+            await self.relay.turns.close()
+            await self.keeper.close()
         self.relay.stop()
         self.ledger.flush()
         self.feed.end()
@@ -178,6 +209,8 @@ class Daemon(Operator):
     def _offer(self, settings: Settings) -> None:
         """Put reloaded settings into force."""
         self._settings = settings
+        if self.keeper is not None:
+            self.keeper.set_ttl(settings.sessions.ttl)
         for name in self.publisher.set_plan(compile_plan(settings)):
             self.tally.renew(name)
         self.resolver.retain({backend.address.host for backend in self.published.current.plan.backends})
@@ -239,15 +272,7 @@ class Daemon(Operator):
             "running": len(self.relay.running),
             "waiting": len(self.relay.line),
             "connections": len(self.relay.clients.connections),
-            "reload": None
-            if last is None
-            else {
-                "ok": last.ok,
-                "at": self._last_reload_at,
-                "changed": list(last.changed),
-                "needs_restart": list(last.needs_restart),
-                "mistakes": [str(mistake) for mistake in last.mistakes],
-            },
+            "reload": None if last is None else {"at": self._last_reload_at, **last.facts()},
             "backends": backends_status(snapshot, self.tally, now_s),
         }
 
@@ -256,7 +281,10 @@ class Daemon(Operator):
         snapshot = self.published.current
         usable = [target.backend.name for target in snapshot.targets if is_usable(target)]
         is_stopping = self._is_stopping.is_set()
-        return bool(usable) and not is_stopping, {"usable": usable, "stopping": is_stopping, "backends": len(snapshot.targets)}
+        facts: dict[str, Any] = {"usable": usable, "stopping": is_stopping, "backends": len(snapshot.targets)}
+        if self.keeper is not None:
+            facts["sessions"] = self.keeper.facts()
+        return bool(usable) and not is_stopping, facts
 
     def metrics(self) -> bytes:
         """Return the metrics as Prometheus text."""
@@ -268,8 +296,20 @@ class Daemon(Operator):
             waiting=len(self.relay.line),
             connections=len(self.relay.clients.connections),
             log_lines_dropped=self.log.dropped_total,
+            sessions=self._session_moment(),
+            cache=CacheMoment(len(self.relay.answers), self.relay.answers.kept_bytes) if self.relay.answers.is_on else None,
         )
         return self.metrics_kept.render(moment)
+
+    def _session_moment(self) -> SessionMoment | None:
+        keeper = self.keeper
+        if keeper is None:
+            return None
+        size_bytes = keeper.swept.size_bytes if keeper.swept is not None else 0
+        is_up = int(keeper.loss is None)
+        return SessionMoment(
+            keeper.sessions, size_bytes, keeper.held, keeper.waiting, store_up=is_up, kept=keeper.kept, lost=keeper.lost
+        )
 
     async def reload(self) -> ReloadResult:
         """Read the file again."""
@@ -327,6 +367,14 @@ async def run(settings: Settings, *, source: Path | None, env: Mapping[str, str]
         if log is not None:
             log.close()
     return 0
+
+
+@contextlib.contextmanager
+def _told_as_os_error() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise OSError(0, f"sessions.store: {error.detail or error.loss}") from error
 
 
 def _bind(host: str, port: int, path: str) -> socket.socket:

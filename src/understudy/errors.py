@@ -70,6 +70,10 @@ class FailureKind(StrEnum):
     STOPPING = "stopping"
     CLIENT_GONE = "client_gone"
     CLIENT_SLOW = "client_slow"
+    SESSION_HELD = "session_held"
+    STORE_UNAVAILABLE = "store_unavailable"
+    CONVERSATION_UNREADABLE = "conversation_unreadable"
+    CONVERSATION_UNWRITABLE = "conversation_unwritable"
     INTERNAL = "internal"
 
 
@@ -124,6 +128,10 @@ MEANING: dict[FailureKind, Meaning] = {
     _K.STOPPING: Meaning(_OWN, Again.NEVER, Blame.NO, 503, "understudy is stopping"),
     _K.CLIENT_GONE: Meaning(_DOWN, Again.NEVER, Blame.NO, 499, "the client left"),
     _K.CLIENT_SLOW: Meaning(_DOWN, Again.NEVER, Blame.NO, 499, "the client did not read its answer"),
+    _K.SESSION_HELD: Meaning(_DOWN, Again.NEVER, Blame.NO, 409, "another request of this session has not ended"),
+    _K.STORE_UNAVAILABLE: Meaning(_OWN, Again.NEVER, Blame.NO, 503, "the session store cannot be read"),
+    _K.CONVERSATION_UNREADABLE: Meaning(_DOWN, Again.NEVER, Blame.NO, 400, "the messages cannot be read"),
+    _K.CONVERSATION_UNWRITABLE: Meaning(_DOWN, Again.NEVER, Blame.NO, 409, "the stored conversation does not fit this API"),
     _K.INTERNAL: Meaning(_OWN, Again.NEVER, Blame.NO, 500, "understudy failed"),
 }
 

@@ -11,6 +11,7 @@ from understudy.core.tally import Tally
 from understudy.core.transcript import Refusal
 from understudy.errors import FailureKind
 from understudy.telemetry.metrics import Metrics, Moment
+from understudy.telemetry.session_counts import CacheMoment, SessionMoment
 
 PAGE = (TOP / "docs" / "metrics.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]*)\|", re.MULTILINE)
@@ -30,7 +31,7 @@ def rendered() -> Described:
     metrics.on_exchange(broken)
     backend = Backend("pi", Address("http", "127.0.0.1", 1))
     snapshot = RoutingSnapshot(1, RoutingPlan((backend,)), (Target(backend, BackendState()),))
-    text = metrics.render(Moment(snapshot, Tally(), 0.0)).decode()
+    text = metrics.render(Moment(snapshot, Tally(), 0.0, sessions=SessionMoment(), cache=CacheMoment())).decode()
     found: Described = {}
     for family in text_string_to_metric_families(text):
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -7,6 +7,7 @@ DATA_ONLY = {
     "core/ask.py": "frozen fields only; dialects make them, core.balancer reads them",
     "core/record.py": "slots only; dataplane.relay fills them, telemetry reads them",
     "dataplane/contract.py": "protocols only; dataplane.relay and dataplane.relayed are what they describe",
+    "sessions/store.py": "protocols, frozen fields and outcomes only; every store and sessions.keeper are what they describe",
     "engines/contract.py": "frozen fields only; engines' probes yield and return them, controlplane.fetcher answers them",
 }
 

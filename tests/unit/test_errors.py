@@ -4,7 +4,7 @@ import pytest
 
 from understudy.errors import MEANING, Again, Blame, ConfigError, Failure, FailureKind, Mistake, Side
 
-OURS = {FailureKind.STOPPING, FailureKind.INTERNAL}
+OURS = {FailureKind.STOPPING, FailureKind.INTERNAL, FailureKind.STORE_UNAVAILABLE}
 
 
 def test_every_kind_has_a_meaning_and_no_other_has() -> None:

@@ -2,7 +2,7 @@
 
 Built by daemon, which hands in an `Operator`; whatever is decided or changed happens there. Everything runs on the daemon's
 event loop beside the data plane, so every request here is paced and the costly answers are made sparingly. Never serves
-clients' requests and never shows prompts or keys.
+clients' requests and never shows keys; prompts are shown by admin.sessions_api alone.
 """
 
 import asyncio
@@ -10,12 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-import msgspec
 from aiohttp import web
 
 from understudy.admin.feed import Subscription
 from understudy.admin.guard import Guard, Pace, Refusal
 from understudy.admin.openapi import document
+from understudy.admin.reply import HEADERS, error_reply, json_reply
+from understudy.admin.sessions_api import SessionsOperator, add_sessions
 from understudy.core.snapshot import Duty
 from understudy.errors import Mistake
 
@@ -24,7 +25,6 @@ _KEEPALIVE_S = 15.0
 _RELOAD_S_MAX = 60.0
 AGE_S_MAX = 0.1
 _DUTIES = {"drain": Duty.DRAINING, "ready": Duty.READY, "maintenance": Duty.MAINTENANCE}
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
 _PAGE_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -52,7 +52,12 @@ class ReloadOutcome(Protocol):
 
 
 class Operator(Protocol):
-    """What the admin port needs of the daemon. All of it runs on the event loop; only `reload` may take long."""
+    """What the admin port needs of the daemon. All of it runs on the event loop; only `reload` and `sessions` may take long.
+
+    `sessions` is the session store, None where none is configured.
+    """
+
+    sessions: SessionsOperator | None = None
 
     def status(self) -> dict[str, Any]:
         """Everything the daemon sees, as JSON values; see the schema Status in admin.openapi."""
@@ -115,6 +120,7 @@ def make_app(operator: Operator, guard: Guard, pace: Pace | None = None) -> web.
     app.router.add_post("/api/reload", answers.reload)
     for verb, duty in _DUTIES.items():
         app.router.add_post(f"/api/backends/{{name}}/{verb}", answers.set_duty(duty))
+    add_sessions(app.router, lambda: operator.sessions)
     app.on_shutdown.append(answers.end_streams)
     return app
 
@@ -134,7 +140,7 @@ class _Doors:
             # A refusal waits, too: otherwise it would be the cheapest request to hammer with.
             await asyncio.sleep(self._pace.wait_s_max if wait_s is None else wait_s)
         if wait_s is None:
-            return _error(429, "too_many", "too many requests on the admin port", {"Retry-After": "2"})
+            return error_reply(429, "too_many", "too many requests on the admin port", {"Retry-After": "2"})
         refusal = self._guard.refuse(request.method, request.path, request.headers)
         if refusal is not None:
             return _refused(refusal)
@@ -144,13 +150,13 @@ class _Doors:
             words = {404: f"there is no {request.path} here", 405: f"{request.method} is not possible here"}
             code = {404: "not_found", 405: "method_not_allowed"}.get(error.status, "refused")
             kept = {name: value for name, value in error.headers.items() if name == "Allow"}
-            return _error(error.status, code, words.get(error.status, error.reason), kept)
+            return error_reply(error.status, code, words.get(error.status, error.reason), kept)
         except ConnectionError:
             raise
         except Exception:
             # The fault is ours and is logged with its traceback (library.complained); the port goes on.
             logging.getLogger(__name__).exception("an admin request failed")
-            return _error(500, "internal", "understudy failed at this request; its log says how")
+            return error_reply(500, "internal", "understudy failed at this request; its log says how")
 
 
 class _Answers:
@@ -169,46 +175,46 @@ class _Answers:
             for method, operation in operations.items()
         )
         text = f"<!doctype html><html lang=en><meta charset=utf-8><title>Understudy</title><h1>Understudy</h1><ul>{rows}</ul>\n"
-        return web.Response(text=text, content_type="text/html", headers=_HEADERS | _PAGE_HEADERS)
+        return web.Response(text=text, content_type="text/html", headers=HEADERS | _PAGE_HEADERS)
 
     async def healthz(self, _request: web.Request) -> web.Response:
-        return web.Response(text="OK\n", headers=_HEADERS)
+        return web.Response(text="OK\n", headers=HEADERS)
 
     async def readyz(self, request: web.Request) -> web.Response:
         is_ready, facts = self._operator.is_ready()
         # Names of backends are for those who may see the status.
         shown = facts if self._guard.is_authorized(request.headers) else {}
-        return _json(200 if is_ready else 503, {"ready": is_ready, **shown})
+        return json_reply(200 if is_ready else 503, {"ready": is_ready, **shown})
 
     async def metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics(), headers=_HEADERS | {"Content-Type": _METRICS_TYPE})
+        return web.Response(body=self._metrics(), headers=HEADERS | {"Content-Type": _METRICS_TYPE})
 
     async def status(self, _request: web.Request) -> web.Response:
-        return _json(200, self._operator.status())
+        return json_reply(200, self._operator.status())
 
     async def openapi(self, _request: web.Request) -> web.Response:
-        return _json(200, document())
+        return json_reply(200, document())
 
     async def reload(self, _request: web.Request) -> web.Response:
         try:
             async with asyncio.timeout(_RELOAD_S_MAX):
                 outcome = await self._operator.reload()
         except TimeoutError:
-            return _error(504, "reload_slow", f"the file was not read within {_RELOAD_S_MAX:.0f} s")
+            return error_reply(504, "reload_slow", f"the file was not read within {_RELOAD_S_MAX:.0f} s")
         told = {
             "ok": outcome.ok,
             "changed": list(outcome.changed),
             "needs_restart": list(outcome.needs_restart),
             "mistakes": [str(mistake) for mistake in outcome.mistakes],
         }
-        return _json(200 if outcome.ok else 422, told)
+        return json_reply(200 if outcome.ok else 422, told)
 
     def set_duty(self, duty: Duty) -> Handler:
         async def answer(request: web.Request) -> web.Response:
             name = request.match_info["name"]
             if self._operator.set_duty(name, duty):
-                return _json(200, {"name": name, "duty": duty.value})
-            return _error(404, "backend_unknown", f"no backend is named {name[:100]!r}")
+                return json_reply(200, {"name": name, "duty": duty.value})
+            return error_reply(404, "backend_unknown", f"no backend is named {name[:100]!r}")
 
         return answer
 
@@ -216,7 +222,7 @@ class _Answers:
         """Send events until the listener leaves, falls behind or the daemon stops."""
         subscription = self._operator.subscribe()
         if subscription is None:
-            refused = _error(503, "too_many_listeners", "too many listen to events already", {"Retry-After": "10"})
+            refused = error_reply(503, "too_many_listeners", "too many listen to events already", {"Retry-After": "10"})
             # Whoever listens holds on; places on this port are for those who ask how the daemon is.
             refused.force_close()
             return refused
@@ -224,7 +230,7 @@ class _Answers:
         if transport is not None:
             subscription.on_drop = transport.abort
         self._streams.add(subscription)
-        response = web.StreamResponse(headers=_HEADERS | {"Content-Type": "text/event-stream", "Connection": "close"})
+        response = web.StreamResponse(headers=HEADERS | {"Content-Type": "text/event-stream", "Connection": "close"})
         try:
             await response.prepare(request)
             await response.write(b": understudy events\nretry: 2000\n\n")
@@ -251,15 +257,6 @@ async def _next_piece(subscription: Subscription) -> bytes:
         return b": alive\n\n"
 
 
-def _json(status: int, value: dict[str, Any], headers: dict[str, str] | None = None) -> web.Response:
-    body = msgspec.json.encode(value, enc_hook=str) + b"\n"
-    return web.Response(body=body, status=status, content_type="application/json", headers=_HEADERS | (headers or {}))
-
-
-def _error(status: int, code: str, words: str, headers: dict[str, str] | None = None) -> web.Response:
-    return _json(status, {"error": {"code": code, "message": words}}, headers)
-
-
 def _refused(refusal: Refusal) -> web.Response:
     challenge = {"WWW-Authenticate": 'Bearer realm="understudy"'} if refusal.status == 401 else None
-    return _error(refusal.status, refusal.code, refusal.words, challenge)
+    return error_reply(refusal.status, refusal.code, refusal.words, challenge)

@@ -7,6 +7,7 @@ from typing import Any
 
 from understudy import __version__
 from understudy.core.snapshot import Balance, Condition, Duty, EngineKind, Role
+from understudy.sessions.store import ID_BYTES_MAX, PAGE_MAX
 
 
 def document() -> dict[str, Any]:
@@ -67,7 +68,43 @@ def _paths() -> dict[str, Any]:
         operation = _operation(words, {200: _json("Done", "Duty"), 404: _json("No backend has that name", "Error")})
         operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
         paths[f"/api/backends/{{name}}/{verb}"] = {"post": operation}
-    return paths
+    return paths | _session_paths()
+
+
+def _session_paths() -> dict[str, Any]:
+    lost = {
+        400: _json("What was asked cannot be read", "Error"),
+        404: _json("There is no such session, or no store", "Error"),
+        503: _json("The store could not do it; the code begins with store_", "Error"),
+    }
+    held = {409: _json("The session is being changed by others", "Error")}
+    in_path = _parameter("id", "path", "The session, percent-encoded", is_required=True)
+    in_query = _parameter("id", "query", f"The session, of any characters, up to {ID_BYTES_MAX} bytes in UTF-8", is_required=True)
+    asked = [
+        _parameter("id", "query", "Show this one session rather than a list"),
+        _parameter("cursor", "query", "Where to go on, as the page before has told"),
+        _parameter("limit", "query", f"About how many, 1 to {PAGE_MAX}; 100 if not told"),
+    ]
+    shown = {"schema": {"anyOf": [_reference("Sessions"), _reference("Session")]}}
+    listed = {"description": "A page of the list, or the one session", "content": {"application/json": shown}}
+    deleted = {200: _json("Done", "Deleted")}
+    too_large = {413: _json("The record is larger than 64 MiB", "Error"), 408: _json("It did not arrive in time", "Error")}
+    put = _operation(
+        "Keep a conversation in place of whatever the session has", {200: _json("Done", "Kept"), **lost, **held, **too_large}
+    )
+    purge = _operation("Forget every session that has not changed for a while", {200: _json("Done", "Purged"), **lost})
+    return {
+        "/api/sessions": {
+            "get": _operation("The kept conversations, page by page", {200: listed, **lost}) | {"parameters": asked},
+            "put": put | {"parameters": [in_query], "requestBody": _body("Session")},
+            "delete": _operation("Forget a session", {**deleted, **lost, **held}) | {"parameters": [in_query]},
+        },
+        "/api/sessions/{id}": {
+            "get": _operation("One conversation, whole", {200: _json("It", "Session"), **lost}) | {"parameters": [in_path]},
+            "delete": _operation("Forget a session", {**deleted, **lost, **held}) | {"parameters": [in_path]},
+        },
+        "/api/sessions/purge": {"post": purge | {"requestBody": _body("Purge")}},
+    }
 
 
 def _operation(summary: str, responses: dict[int, Any], *, is_open: bool = False) -> dict[str, Any]:
@@ -85,7 +122,19 @@ def _answer(words: str, content_type: str) -> dict[str, Any]:
 
 
 def _json(words: str, schema: str) -> dict[str, Any]:
-    return {"description": words, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
+    return {"description": words, "content": {"application/json": {"schema": _reference(schema)}}}
+
+
+def _reference(schema: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _body(schema: str) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": _reference(schema)}}}
+
+
+def _parameter(name: str, where: str, words: str, *, is_required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": where, "required": is_required, "description": words, "schema": {"type": "string"}}
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
@@ -138,8 +187,43 @@ def _schemas() -> dict[str, Any]:
     }
     return {
         "Error": _object({"error": _object({"code": text, "message": text})}),
-        "Readiness": _object({"ready": flag}) | {"additionalProperties": True},
+        "Readiness": _object({"ready": flag}) | {"additionalProperties": True, "description": "sessions tells of the store"},
         "Duty": _object({"name": text, "duty": {"enum": [each.value for each in Duty]}}),
         "Reload": _object(reloaded),
         "Status": _object(status),
+        **_session_schemas(),
+    }
+
+
+def _session_schemas() -> dict[str, Any]:
+    text, number, whole, flag = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
+    # Times are in seconds since 1970.
+    summary = _object(
+        {
+            "id": text,
+            "revision": whole,
+            "messages": whole,
+            "bytes": whole,
+            "changed_at": number,
+            "begun_at": number,
+            "model": text,
+            "backend": text,
+            "color": text,
+        }
+    )
+    # Whatever stands at its default is left out; core.conversation and core.message name every field.
+    message = {"type": "object", "properties": {"speaker": text}, "required": ["speaker"], "additionalProperties": True}
+    record: dict[str, Any] = {
+        "type": "object",
+        "properties": {"id": text, "bytes": whole, "revision": whole, "messages": {"type": "array", "items": message}},
+        "required": ["messages"],
+        "additionalProperties": True,
+    }
+    return {
+        "Sessions": _object({"sessions": {"type": "array", "items": summary}, "cursor": {"type": ["string", "null"]}}),
+        "Session": record,
+        "Kept": _object({"id": text}),
+        "Deleted": _object({"id": text, "deleted": flag}),
+        "Purge": _object({"older_than_s": {"type": "number", "minimum": 0}}),
+        "Purged": _object({"deleted": whole}),
     }

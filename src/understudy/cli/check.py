@@ -16,10 +16,23 @@ from understudy.config.compile import compile_plan
 from understudy.config.load import DEFAULT_URL, find_file, from_urls, load_file
 from understudy.config.quantities import write_duration, write_share, write_size
 from understudy.config.schema import Settings
+from understudy.config.store_address import RedisUrl
 from understudy.core.health import Seen
-from understudy.core.snapshot import Backend, Balance, EngineKind, HealthRules, ResumeRule, Role, RoutingPlan, Timeouts
+from understudy.core.snapshot import (
+    Backend,
+    Balance,
+    CacheWhen,
+    EngineKind,
+    HealthRules,
+    OnError,
+    ResumeRule,
+    Role,
+    RoutingPlan,
+    Timeouts,
+)
 from understudy.engines.contract import Finding
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, Mistake
+from understudy.sessions.redis_address import read_redis_address
 
 Probe = Callable[[Backend], Coroutine[Any, Any, Finding]]
 
@@ -34,6 +47,14 @@ _RESUME_MEANS = {
     ResumeRule.ON: "are continued on another backend",
     ResumeRule.EXACT: "are continued on another backend, by token ids where the engine has them",
     ResumeRule.OFF: "are not continued",
+}
+_ON_ERROR_MEANS = {
+    OnError.ANSWER: "is answered without what was kept",
+    OnError.REFUSE: "gets 503",
+}
+_CACHE_MEANS = {
+    CacheWhen.ALWAYS: "at once",
+    CacheWhen.NO_BACKEND: "when no backend can answer",
 }
 _SEEN_MEANS = {Seen.GOOD: "up", Seen.LOADING: "loading", Seen.BAD: "down"}
 
@@ -55,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     path = args.config or find_file()
     try:
         settings = load_file(path, os.environ) if path else from_urls([DEFAULT_URL])
+        _check_store(settings, path)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -65,6 +87,17 @@ def run(args: argparse.Namespace) -> int:
         findings = asyncio.run(probe_all(plan, daemons_probe()))
         _print(["", "What the backends said", *found_lines(plan, findings)])
     return 0
+
+
+def _check_store(settings: Settings, path: Path | None) -> None:
+    """Read what config takes as it stands, the URL of a Redis. Raises ConfigError."""
+    store = settings.sessions.store
+    if isinstance(store, RedisUrl):
+        try:
+            read_redis_address(store.text)
+        except ValueError as error:
+            mistake = Mistake("sessions.store", str(store), str(error).removeprefix("want "), str(path or ""))
+            raise ConfigError((mistake,)) from error
 
 
 def meaning(settings: Settings) -> Iterator[str]:
@@ -121,6 +154,7 @@ def _rule_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
     )
     yield f"Failover: {tries}, retries up to {write_share(failover.budget)} of the exchanges; {hold}."
     yield from _answer_lines(plan)
+    yield from _session_lines(settings, plan)
     yield f"Requests may have {write_size(failover.body_bytes_max)}."
     paths = "are relayed" if plan.allow_admin_paths else "get 403"
     yield f"The engines' model-management paths {paths}."
@@ -146,6 +180,24 @@ def _answer_lines(plan: RoutingPlan) -> Iterator[str]:
     count = len(plan.trusted_keys)
     trusted = f"; {count} trusted key{'s' * (count > 1)} may set who goes first" if count else ""
     yield f"At most {limits.waiting_max} exchanges wait, for room at most {write_duration(room_s)}{trusted}."
+
+
+def _session_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
+    written, rules, cache = settings.sessions, plan.sessions, plan.cache
+    if rules.is_on:
+        encrypted = "encrypted" if written.key else "not encrypted"
+        tokens = f", {rules.tokens_max} tokens" if rules.tokens_max else ""
+        wait = f"waits {write_duration(rules.lock_wait_s)} at most" if rules.lock_wait_s else "does not wait"
+        yield f"Conversations are kept in {written.store} as {written.format}, {encrypted}, for {write_duration(written.ttl)}."
+        yield f"Each has at most {rules.messages_max} messages and {write_size(rules.bytes_max)}{tokens}; older turns fall off."
+        yield f"A request {wait} for another one of its session; while they cannot be read it {_ON_ERROR_MEANS[rules.on_error]}."
+    else:
+        yield "Conversations are not kept."
+    if cache.size_bytes:
+        yield (
+            f"Exact repeats are answered from up to {write_size(cache.size_bytes)} of the last {write_duration(cache.ttl_s)} "
+            f"{_CACHE_MEANS[cache.when]}."
+        )
 
 
 def _health_lines(plan: RoutingPlan) -> Iterator[str]:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "demo": ("demo",),
     "status": ("status",),
     "operate": ("reload", "drain", "ready", "maintenance"),
+    "sessions": ("sessions",),
     "schema": ("schema",),
 }
 

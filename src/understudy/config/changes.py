@@ -4,27 +4,37 @@ Called by config.reload; the lines go into the log, into `status` and to whoever
 value of a key that holds a secret.
 """
 
+from operator import attrgetter
 from typing import Any, Final
 
 from understudy.config.schema import SECRET_KEYS, BackendSettings, Settings
 
-# These are built into listening sockets and the log's writer, which outlive a reload.
-RESTART_KEYS: Final = ("listen", "admin.listen", "admin.token", "log.format")
+# These are built into listening sockets, the log's writer and the session store, which outlive a reload.
+RESTART_KEYS: Final = (
+    "listen",
+    "admin.listen",
+    "admin.token",
+    "sessions.store",
+    "sessions.format",
+    "sessions.timeout",
+    "sessions.prefix",
+    "sessions.key",
+    "log.format",
+)
 
 _ABSENT: Final = "not set"
 
 
 def keep_until_restart(new: Settings, running: Settings) -> tuple[Settings, tuple[str, ...]]:
     """Return `new` with what is fixed until a restart as it runs now, and the keys of which the file says otherwise."""
-    values = {
-        "listen": (new.listen, running.listen),
-        "admin.listen": (new.admin.listen, running.admin.listen),
-        "admin.token": (new.admin.token, running.admin.token),
-        "log.format": (new.log.format, running.log.format),
-    }
-    needs_restart = tuple(key for key in RESTART_KEYS if values[key][0] != values[key][1])
-    log = new.log.model_copy(update={"format": running.log.format})
-    return new.model_copy(update={"listen": running.listen, "admin": running.admin, "log": log}), needs_restart
+    needs_restart = tuple(key for key in RESTART_KEYS if attrgetter(key)(new) != attrgetter(key)(running))
+    kept: dict[str, Any] = {}
+    for key in RESTART_KEYS:
+        section, _, inner = key.rpartition(".")
+        value = attrgetter(key)(running)
+        # A later key of the same section goes on from what an earlier one has made of it.
+        kept[section or inner] = kept.get(section, getattr(new, section)).model_copy(update={inner: value}) if section else value
+    return new.model_copy(update=kept), needs_restart
 
 
 def written_changes(old: Settings, new: Settings) -> tuple[str, ...]:

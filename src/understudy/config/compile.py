@@ -6,12 +6,21 @@ Called by daemon at start and on every reload, and by `understudy check`. Pure; 
 from dataclasses import replace
 
 from understudy.config.schema import AttemptTimeoutSettings, BackendSettings, HealthSettings, Settings
-from understudy.core.snapshot import Backend, FailoverRules, HealthRules, Limits, RoutingPlan, Timeouts
+from understudy.core.snapshot import (
+    Backend,
+    CacheRules,
+    FailoverRules,
+    HealthRules,
+    Limits,
+    RoutingPlan,
+    SessionRules,
+    Timeouts,
+)
 
 
 def compile_plan(settings: Settings) -> RoutingPlan:
     """Return the plan for `settings`: units in the names, each backend's own rules worked out, order kept."""
-    written, failover, limits = settings.timeouts, settings.failover, settings.limits
+    written, failover, limits, sessions = settings.timeouts, settings.failover, settings.limits, settings.sessions
     timeouts = Timeouts(written.connect, written.first_token, written.stall, written.total, written.keepalive)
     return RoutingPlan(
         backends=tuple(_backend(backend, settings.health, timeouts) for backend in settings.backends),
@@ -39,6 +48,15 @@ def compile_plan(settings: Settings) -> RoutingPlan:
             waiting_s_max=limits.waiting_s_max,
             drain_s_max=limits.drain_s_max,
         ),
+        sessions=SessionRules(
+            is_on=sessions.store is not None,
+            messages_max=sessions.messages_max,
+            bytes_max=sessions.bytes_max,
+            tokens_max=sessions.tokens_max,
+            lock_wait_s=sessions.lock_wait,
+            on_error=sessions.on_error,
+        ),
+        cache=CacheRules(settings.cache.size, settings.cache.ttl, settings.cache.when),
         allow_admin_paths=settings.access.allow_admin_paths,
         trusted_keys=tuple(digest.partition(":")[2] for digest in settings.access.trusted),
     )

@@ -80,8 +80,8 @@ def write_duration(seconds: float) -> str:
     return f"{_plain(seconds)}s"
 
 
-def read_size(value: object) -> int:
-    """Read bytes, from 1 up to a tebibyte. KiB, MiB and GiB count in 1024s; KB, MB and GB in 1000s."""
+def read_size(value: object, *, least: int = 1) -> int:
+    """Read bytes, from `least` up to a tebibyte. KiB, MiB and GiB count in 1024s; KB, MB and GB in 1000s."""
     text = scalar_text(value, SIZE_WANTED)
     if not re.fullmatch(SIZE_PATTERN, text):
         raise Unreadable(SIZE_WANTED)
@@ -91,15 +91,16 @@ def read_size(value: object) -> int:
     size, rest = divmod(int(whole + fraction) * _SIZE_UNITS[unit or "B"], int("1" + "0" * len(fraction)))
     if rest:
         raise Unreadable(f"a whole number of bytes: {SIZE_WANTED}")
-    if not 1 <= size <= SIZE_BYTES_MAX:
-        raise Unreadable(f"more than 0 and at most 1024GiB: {SIZE_WANTED}")
+    if not least <= size <= SIZE_BYTES_MAX:
+        lowest = "more than 0" if least == 1 else f"at least {write_size(least)}"
+        raise Unreadable(f"{lowest} and at most 1024GiB: {SIZE_WANTED}")
     return size
 
 
 def write_size(size: int) -> str:
     """Write bytes in the shortest exact form: 524288 is `512KiB`; what is no multiple of 1024 stays bytes."""
     for unit in ("GiB", "MiB", "KiB"):
-        if size % _SIZE_UNITS[unit] == 0:
+        if size and size % _SIZE_UNITS[unit] == 0:
             return f"{size // _SIZE_UNITS[unit]}{unit}"
     return str(size)
 

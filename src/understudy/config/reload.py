@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from understudy.config.changes import keep_until_restart, written_changes
 from understudy.config.load import NO_OVERRIDES, Overrides, load_bytes, read_file
@@ -36,6 +36,11 @@ class ReloadResult:
     changed: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
     mistakes: tuple[Mistake, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        mistakes = [str(mistake) for mistake in self.mistakes]
+        return {"ok": self.ok, "changed": list(self.changed), "needs_restart": list(self.needs_restart), "mistakes": mistakes}
 
 
 class Reloader:

@@ -12,30 +12,49 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from understudy.config.addresses import ListenAddress
 from understudy.config.values import (
+    CipherKey,
     Digest,
     Duration,
     Listen,
     ModelName,
     Name,
     PositiveDuration,
+    Prefix,
     ResumeWord,
     Secret,
     Share,
     Size,
+    SizeFromKiB,
+    SizeFromZero,
+    Store,
     Switch,
     Url,
     Weight,
     WholeFromOne,
+    WholeFromTwo,
     WholeFromZero,
     as_list,
     nothing_is_empty,
 )
-from understudy.core.snapshot import Balance, EngineKind, FailoverRules, HealthRules, Limits, Role, Timeouts
+from understudy.core.snapshot import (
+    Balance,
+    CacheRules,
+    CacheWhen,
+    EngineKind,
+    FailoverRules,
+    HealthRules,
+    Limits,
+    OnError,
+    Role,
+    SessionRules,
+    Timeouts,
+)
 
 # `trusted` holds digests; a short key could be guessed from one.
-SECRET_KEYS: Final = frozenset({"api_key", "token", "trusted"})
+SECRET_KEYS: Final = frozenset({"api_key", "key", "token", "trusted"})
 
 _HEALTH, _TIMEOUTS, _FAILOVER, _LIMITS = HealthRules(), Timeouts(), FailoverRules(), Limits()
+_SESSIONS, _CACHE = SessionRules(), CacheRules()
 
 
 class LogFormat(StrEnum):
@@ -53,6 +72,13 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class SessionFormat(StrEnum):
+    """How conversations are written; MSGPACK is smaller and read by programs only."""
+
+    JSON = "json"
+    MSGPACK = "msgpack"
 
 
 class Section(BaseModel):
@@ -166,6 +192,58 @@ class FailoverSettings(Section):
     body_max: Size = Field(default=_FAILOVER.body_bytes_max, description="Larger requests are refused with 413.")
 
 
+class SessionSettings(Section):
+    """Where conversations are kept, how much of each, and for how long."""
+
+    store: Store = Field(
+        default=None,
+        description="Where conversations are kept: none, file:PATH, or redis://HOST:PORT/DB (rediss, sentinel and cluster, too).",
+    )
+    format: SessionFormat = Field(default=SessionFormat.JSON, description="How files and values in Redis are written.")
+    ttl: PositiveDuration = Field(
+        default=24 * 3600.0, description="A conversation that has not changed for this long is forgotten."
+    )
+    messages_max: WholeFromTwo = Field(
+        default=_SESSIONS.messages_max,
+        description="Most messages of one conversation, 2 or more; whole turns fall off the front, the system message stays.",
+    )
+    bytes_max: SizeFromKiB = Field(
+        default=_SESSIONS.bytes_max, description="Largest conversation; whole turns fall off the front. At least 1KiB."
+    )
+    tokens_max: WholeFromZero = Field(
+        default=_SESSIONS.tokens_max,
+        description="Most tokens of one conversation, as engines count them; whole turns fall off the front; 0: no bound.",
+    )
+    lock_wait: Duration = Field(
+        default=_SESSIONS.lock_wait_s,
+        description="How long a request waits for another one of its session before it is refused with 409; 0s: not at all.",
+    )
+    on_error: OnError = Field(
+        default=_SESSIONS.on_error,
+        description="What a request of a session gets while the store cannot be read: an answer without what was kept, or 503.",
+    )
+    timeout: PositiveDuration = Field(default=1.0, description="Longest time that one question to Redis may take.")
+    prefix: Prefix = Field(default="understudy:", description="Stands before every key in Redis.")
+    key: CipherKey = Field(
+        default="",
+        repr=False,
+        description="Encrypts what is kept: 32 bytes as 64 hexadecimal digits or in base64; empty: nothing is encrypted.",
+    )
+
+
+class CacheSettings(Section):
+    """Recent answers, given again to exact repeats of requests whose answer does not depend on chance."""
+
+    size: SizeFromZero = Field(
+        default=_CACHE.size_bytes,
+        description="Memory for recent answers to requests with temperature 0 or a seed; 0: none is kept.",
+    )
+    ttl: PositiveDuration = Field(default=_CACHE.ttl_s, description="How long an answer is kept.")
+    when: CacheWhen = Field(
+        default=_CACHE.when, description="always: a repeat is answered at once; no_backend: only when no backend can answer it."
+    )
+
+
 class AccessSettings(Section):
     """What clients may do."""
 
@@ -238,6 +316,8 @@ class Settings(Section):
     timeouts: Annotated[TimeoutSettings, nothing_is_empty(dict)] = Field(default_factory=TimeoutSettings)
     failover: Annotated[FailoverSettings, nothing_is_empty(dict)] = Field(default_factory=FailoverSettings)
     balance: Balance = Field(default=Balance.ORDERED, description="How one of several usable backends of a role is chosen.")
+    sessions: Annotated[SessionSettings, nothing_is_empty(dict)] = Field(default_factory=SessionSettings)
+    cache: Annotated[CacheSettings, nothing_is_empty(dict)] = Field(default_factory=CacheSettings)
     access: Annotated[AccessSettings, nothing_is_empty(dict)] = Field(default_factory=AccessSettings)
     log: Annotated[LogSettings, nothing_is_empty(dict)] = Field(default_factory=LogSettings)
     limits: Annotated[LimitSettings, nothing_is_empty(dict)] = Field(default_factory=LimitSettings)
@@ -274,6 +354,8 @@ def sections() -> dict[tuple[str, ...], type[Section]]:
         ("health",): HealthSettings,
         ("timeouts",): TimeoutSettings,
         ("failover",): FailoverSettings,
+        ("sessions",): SessionSettings,
+        ("cache",): CacheSettings,
         ("access",): AccessSettings,
         ("log",): LogSettings,
         ("limits",): LimitSettings,

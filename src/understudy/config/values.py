@@ -4,6 +4,7 @@ Used by config.schema for every key that is no section. A reader raises `Unreada
 config.validation turn that into a mistake with its place. Pure.
 """
 
+import base64
 import re
 from collections.abc import Callable
 from functools import partial
@@ -36,6 +37,7 @@ from understudy.config.quantities import (
     write_share,
     write_size,
 )
+from understudy.config.store_address import STORE_PATTERN, StoreAddress, read_store, write_store
 from understudy.core.snapshot import Address, ResumeRule
 
 NAME_PATTERN: Final = r"[a-z0-9][a-z0-9_-]*"
@@ -46,6 +48,11 @@ MODEL_WANTED: Final = "a model's name of 1 to 512 printable characters"
 RESUME_WANTED: Final = "true, exact or false"
 DIGEST_PATTERN: Final = r"sha256:[0-9A-Fa-f]{64}"
 DIGEST_WANTED: Final = "sha256: and the 64 hexadecimal digits of a key's SHA-256"
+PREFIX_PATTERN: Final = r"[A-Za-z0-9_.:/-]{1,64}"
+PREFIX_WANTED: Final = "1 to 64 characters of A-Z, a-z, 0-9, _ . : / and -"
+CIPHER_KEY_WANTED: Final = (
+    "a key of 32 bytes, as `openssl rand -hex 32` prints it: 64 hexadecimal digits, or 44 characters of base64"
+)
 
 _FILLED: Final = {"type": "string", "pattern": r"\$\{"}
 
@@ -105,6 +112,26 @@ def _read_digest(value: object) -> str:
     return text.lower()
 
 
+def _read_cipher_key(value: object) -> str:
+    """Return the 32 bytes as 64 lower-case digits, however they were written, so that one key compares equal; "" is none."""
+    if value == "":
+        return ""
+    text = scalar_text(value, CIPHER_KEY_WANTED)
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+        return text.lower()
+    if not re.fullmatch(r"[A-Za-z0-9+/_-]{43}=", text):
+        raise Unreadable(CIPHER_KEY_WANTED, "a value that is not shown")
+    return base64.b64decode(text, altchars=b"-_" if re.search("[-_]", text) else None).hex()
+
+
+def _read_prefix(value: object) -> str:
+    text = scalar_text(value, PREFIX_WANTED)
+    # No character that means something in a pattern or in a cluster's hash tag.
+    if not re.fullmatch(PREFIX_PATTERN, text):
+        raise Unreadable(PREFIX_WANTED)
+    return text
+
+
 def as_list(value: object) -> object:
     """Take one address where a list of them may stand as a list of one."""
     return [value] if isinstance(value, str | ListenAddress) else value
@@ -130,16 +157,30 @@ PositiveDuration = Annotated[
 Size = Annotated[
     int, PlainValidator(read_size), PlainSerializer(write_size, return_type=str), _text_schema(SIZE_PATTERN, numbers=True)
 ]
+SizeFromZero = Annotated[
+    int,
+    PlainValidator(partial(read_size, least=0)),
+    PlainSerializer(write_size, return_type=str),
+    _text_schema(SIZE_PATTERN, numbers=True),
+]
+SizeFromKiB = Annotated[
+    int,
+    PlainValidator(partial(read_size, least=1024)),
+    PlainSerializer(write_size, return_type=str),
+    _text_schema(SIZE_PATTERN, numbers=True),
+]
 Share = Annotated[
     float, PlainValidator(read_share), PlainSerializer(write_share, return_type=str), _text_schema(SHARE_PATTERN, numbers=True)
 ]
 WholeFromZero = Annotated[int, PlainValidator(partial(read_whole, least=0)), _whole_schema(0, WHOLE_MAX)]
 WholeFromOne = Annotated[int, PlainValidator(partial(read_whole, least=1)), _whole_schema(1, WHOLE_MAX)]
+WholeFromTwo = Annotated[int, PlainValidator(partial(read_whole, least=2)), _whole_schema(2, WHOLE_MAX)]
 Weight = Annotated[int, PlainValidator(partial(read_whole, least=1, most=1000)), _whole_schema(1, 1000)]
 Switch = Annotated[bool, PlainValidator(read_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, dict(_FILLED)]})]
 Name = Annotated[str, PlainValidator(_read_name), _text_schema(NAME_PATTERN)]
 ModelName = Annotated[str, PlainValidator(_read_model), WithJsonSchema({"type": ["string", "number"], "minLength": 1})]
 Secret = Annotated[str, PlainValidator(_read_secret), WithJsonSchema({"type": "string", "writeOnly": True})]
+CipherKey = Annotated[str, PlainValidator(_read_cipher_key), WithJsonSchema({"type": "string", "writeOnly": True})]
 Digest = Annotated[str, PlainValidator(_read_digest), _text_schema(DIGEST_PATTERN)]
 ResumeWord = Annotated[
     ResumeRule,
@@ -151,3 +192,10 @@ Url = Annotated[Address, PlainValidator(read_url), PlainSerializer(write_url, re
 Listen = Annotated[
     ListenAddress, PlainValidator(read_listen), PlainSerializer(str, return_type=str), _text_schema(LISTEN_PATTERN)
 ]
+Store = Annotated[
+    StoreAddress | None,
+    PlainValidator(read_store),
+    PlainSerializer(write_store, return_type=str),
+    _text_schema(STORE_PATTERN),
+]
+Prefix = Annotated[str, PlainValidator(_read_prefix), _text_schema(PREFIX_PATTERN)]

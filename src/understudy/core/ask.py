@@ -21,7 +21,8 @@ class Ask(msgspec.Struct, frozen=True):
 
     `dialect` is None where the path tells none. `model` is the client's name for it, "" when the request names none.
     `is_generating` marks the requests that only generate and may be repeated (docs/failure-model.md); `is_streaming` whether
-    the client asked for the answer piece by piece. `session` is X-Session-ID, "" when absent.
+    the client asked for the answer piece by piece. `session` is X-Session-ID, "" when absent. `prefer` names the backend that
+    holds a stored conversation's cache, `color` the one it began with; both are wishes, "" for none.
     """
 
     dialect: DialectName | None = None
@@ -30,3 +31,5 @@ class Ask(msgspec.Struct, frozen=True):
     is_generating: bool = False
     is_streaming: bool = False
     session: str = ""
+    prefer: str = ""
+    color: str = ""

@@ -8,6 +8,7 @@ random. Never waits, never counts an attempt (`Tally.begin`) and never decides a
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from understudy.core.affinity import preferred
 from understudy.core.ask import Ask
 from understudy.core.preference import Counted, prefer
 from understudy.core.shortlist import Candidate, Choice, Shortlist, client_models_of, is_usable
@@ -41,7 +42,7 @@ def pick(
     now_s: float,
     is_last_resort: bool = False,
 ) -> Choice | NoChoice:
-    """Return the backend for the next attempt: primaries before backups, then as `plan.balance` says.
+    """Return the backend for the next attempt: primaries before backups, then the preferred one, then as `plan.balance` says.
 
     Never one that was `tried`, is not UP or WARMING, is not READY, does not speak the dialect or serve the model, asked for
     rest, is full, or is ejected, unless all that remain are ejected: then the least bad one. A half-open backend is chosen as
@@ -54,13 +55,14 @@ def pick(
     is_first_best = balance is Balance.ORDERED or (balance is Balance.SESSION and not ask.session)
     deferred: list[Counted] = []
     for group in shortlist.groups:
+        wanted = preferred(group, ask) if ask.prefer else None
+        if wanted is not None and wanted.name not in tried and _is_open(wanted, tally.of(wanted.name), now_s):
+            return _choose(wanted, tally.of(wanted.name))
         ready: list[Counted] = []
         warming: list[Counted] = []
         for candidate in group:
-            if candidate.name in tried:
-                continue
             counts = tally.of(candidate.name)
-            if not _is_open(candidate, counts, now_s):
+            if candidate.name in tried or not _is_open(candidate, counts, now_s):
                 continue
             if candidate.is_warming and not _earns_turn(candidate, counts, now_s):
                 warming.append((candidate, counts))

@@ -28,7 +28,9 @@ class ExchangeRecord:
     content was sent. `waited_s` is the part spent in `hold` or in line. `method` and `path` carry no query, so no secret.
     `finished_unix_s` is the wall clock's time at the end, 0.0 before. `resumed_on` names the backends that went on with the
     answer after a break, in order; `not_resumed` is why a broken one was not continued; `prefilled_tokens` is what continuing
-    cost: tokens of prompt and answer that a further backend had to read, as far as it told.
+    cost: tokens of prompt and answer that a further backend had to read, as far as it told. `merging` is what became of a
+    session's messages (core.conversation.Merging), "" without a stored session; `session_loss` why its turn is not kept, "" when
+    it is. `cached` is what X-Understudy-Cache says ("hit", "stale"), "" for an answer that a backend gave.
     """
 
     sent_bytes = 0
@@ -43,6 +45,9 @@ class ExchangeRecord:
     resumed_on: tuple[str, ...] = ()
     not_resumed: Refusal | None = None
     prefilled_tokens = 0
+    merging = ""
+    session_loss = ""
+    cached = ""
 
     def __init__(self, ask: Ask, request_id: str, method: str, path: str, received_bytes: int) -> None:
         self.ask = ask

@@ -113,6 +113,28 @@ class Wish:
 
 
 @dataclass(slots=True)
+class CallDraft:
+    """A tool call as far as it has come: the pieces of its arguments are a JSON text once all are there (dialects.calls).
+
+    `place` tells which pieces are its own: the index of the call or of Anthropic's content block, -1 where none is told. `given`
+    are the arguments that stood where it began; they count while no piece has come.
+    """
+
+    place: int = -1
+    name: str = ""
+    id: str = ""
+    given: str = ""
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def arguments(self) -> str:
+        """The arguments so far."""
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else self.given
+
+
+@dataclass(slots=True)
 class Transcript:
     """What the client has received, as meaning. Grows with every fold; owned by one exchange.
 
@@ -121,7 +143,10 @@ class Transcript:
     else None. `prompt_ids` and `ids` are token ids (`ids` of whole events, `ids_text_pieces` how much of them has text, see
     dialects); empty unless asked for. `finish` is the finish reason once it came. `head` holds the fields that stay the same in
     all events of the stream (id, object, created, model, ...), as the first backend wrote them; `choice` likewise those of a
-    choice. `usage` is the last usage seen. `is_unreadable`: an event could not be read, so nothing here can be relied on.
+    choice. `usage` is the last usage seen, `timed` the tokens of prompt and answer as the timings beside llama.cpp's finish tell
+    them. `calls` are the tool calls of the first choice; the text is that of all choices, `choices` of them.
+    `is_unreadable`: an error came, or an event that says more than is known here, so that nothing can go on with this; what is
+    known of such events is here. `has_gap`: nothing is known of one, so that text may be missing.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -134,12 +159,15 @@ class Transcript:
     ids: list[int] = field(default_factory=list)
     finish: str = ""
     has_tool_call: bool = False
+    calls: list[CallDraft] = field(default_factory=list)
     has_audio: bool = False
     choices: int = 0
     head: dict[str, Any] = field(default_factory=dict)
     choice: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, Any] | None = None
+    timed: tuple[int, int] | None = None
     is_unreadable: bool = False
+    has_gap: bool = False
     # What else the events of a continuation depend on; dialects' alone.
     has_text_template: bool = False  # `head` and `choice` are those of an event with text
     cut_ids: list[int] = field(default_factory=list)  # ids since the last text: of a character that is not complete yet
@@ -163,6 +191,12 @@ class Transcript:
         if len(self.reasonings) > 1:
             self.reasonings = ["".join(self.reasonings)]
         return self.reasonings[0] if self.reasonings else ""
+
+    @property
+    def size_characters(self) -> int:
+        """How many characters are kept of the answer: text, reasoning and calls."""
+        calls = sum(len(call.name) + len(call.id) + len(call.arguments) for call in self.calls)
+        return len(self.text) + len(self.reasoning) + calls
 
 
 @dataclass(frozen=True, slots=True)

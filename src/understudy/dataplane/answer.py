@@ -307,7 +307,7 @@ class Answer:
             # The client has been told to expect events, and this is none (a fault of its own, say).
             self._mode = OVER
             ending.tell_in_stream(exchange, head.status, whole if whole is not None else b"".join(self._held))
-        self._is_chunked = self._outlet.is_chunked
+        self._is_chunked = self._outlet.is_chunked and self._outlet.writes_directly
 
     def _pass_on(self) -> None:
         """Commit to a body that is too long to be held back."""

@@ -94,6 +94,21 @@ class RunningAttempt:
         self.sent_at_s = self.exchange.now_s()
         self._connecting = pool.connect(backend, backend.timeouts.connect_s, on_connected)
 
+    def close_record(self, kind: FailureKind | None, now_s: float, status: int = 0) -> None:
+        """Note that the attempt is over, and how; `kind` None: it did what was asked of it."""
+        self.exchange.relay.tally.end(self.name, is_trial=self.choice.is_trial)
+        # An attempt and its answer know each other.
+        self.answer = None
+        record = self.record
+        record.failure = kind
+        record.status = record.status or status
+        record.duration_s = now_s - self.sent_at_s
+
+    def end(self, kind: FailureKind | None, status: int = 0) -> None:
+        """End it at once; `kind` None: it did what was asked of it."""
+        self.drop()
+        self.close_record(kind, self.exchange.now_s(), status)
+
     def drop(self) -> None:
         """Let go of the connection at once, so that an engine that still generates stops."""
         if self._connecting is not None:

@@ -27,7 +27,7 @@ def finish_continued(exchange: "RelayedExchange", attempt: RunningAttempt, promp
 
 def finish_spent(exchange: "RelayedExchange", attempt: RunningAttempt, missing: bytes) -> None:
     """There was nothing left to generate: the backend was asked no more than that."""
-    exchange.end_attempt(attempt, None)
+    attempt.end(None)
     exchange.attempt = None
     complete(exchange, missing)
     exchange.relay.on_room(attempt.choice)
@@ -45,8 +45,7 @@ def complete(exchange: "RelayedExchange", missing: bytes) -> None:
     else:
         exchange.outlet.write(missing)
         exchange.outlet.end()
-    exchange.close_record()
-    exchange.downstream.finish(keeps_alive=exchange.keeps_alive)
+    exchange.finish()
 
 
 def finish_assembled(exchange: "RelayedExchange", attempt: RunningAttempt) -> None:
@@ -59,7 +58,7 @@ def finish_assembled(exchange: "RelayedExchange", attempt: RunningAttempt) -> No
 
 def stop_collecting(exchange: "RelayedExchange", attempt: RunningAttempt) -> None:
     """Let go of an answer that cannot be put together, which is nobody's fault: it is asked for whole."""
-    exchange.end_attempt(attempt, None)
+    attempt.end(None)
     exchange.attempt = None
     _ask_whole(exchange, attempt.choice)
     exchange.relay.on_room(attempt.choice)

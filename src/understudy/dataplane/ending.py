@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from understudy.core.commands import Abort
 from understudy.core.wording import words_for, words_of_break
+from understudy.dataplane import caching
+from understudy.dataplane.outlet import own_fields
 from understudy.dialects.contract import Ending
 from understudy.engines.answers import read_error
 from understudy.errors import FailureKind
@@ -18,13 +20,15 @@ if TYPE_CHECKING:
 
 def abort(exchange: "RelayedExchange", command: Abort) -> None:
     """End with an error: as a response while nothing was sent, else inside the stream, and the connection is closed."""
+    if not exchange.outlet.writes_directly and caching.send_stale(exchange, command):
+        return
     record, relay, head = exchange.record, exchange.relay, exchange.head
     record.failure = command.kind
     record.not_resumed = command.refusal or record.not_resumed
     if exchange.outlet.is_open:
         _abort_stream(exchange, command.kind)
         return
-    extra = exchange.own_fields()
+    extra = own_fields(exchange)
     if command.is_passed_on and exchange.last_answer is not None:
         status, content_type, body = exchange.last_answer
         record.status = status
@@ -33,7 +37,7 @@ def abort(exchange: "RelayedExchange", command: Abort) -> None:
         record.status = command.status
         if command.retry_after_s:
             extra += b"Retry-After: %d\r\n" % max(1, round(command.retry_after_s + 0.499))
-        message = words_for(command.kind, exchange.ask, exchange.exchange.failures)
+        message = exchange.own_words or words_for(command.kind, exchange.ask, exchange.exchange.failures)
         response = relay.error(head, record, exchange.dialect, command.kind.value, message, extra)
     exchange.close_record()
     relay.respond(exchange.downstream, head, response)
@@ -45,9 +49,8 @@ def _abort_stream(exchange: "RelayedExchange", kind: FailureKind) -> None:
     if resumer is not None and dialect is not None and outlet.kind is not None:
         if dialect.read_ending(path, outlet.kind, resumer.received.tail()) is Ending.FINISHED:
             record.failure = None  # all of it had come but the end of the body
-            exchange.close_record()
             outlet.end()
-            exchange.downstream.finish(keeps_alive=exchange.keeps_alive)
+            exchange.finish()
             return
         record.not_resumed = record.not_resumed or resumer.refusal
     exchange.close_record()
@@ -57,7 +60,7 @@ def _abort_stream(exchange: "RelayedExchange", kind: FailureKind) -> None:
     if exchange.is_committed:
         code, message = "stream_interrupted", words_of_break(kind, exchange.exchange.failures, record.not_resumed)
     else:
-        code, message = kind.value, words_for(kind, exchange.ask, exchange.exchange.failures)
+        code, message = kind.value, exchange.own_words or words_for(kind, exchange.ask, exchange.exchange.failures)
     outlet.write_last(dialect.error_event(path, outlet.kind, code, message))
     exchange.downstream.close()
 

@@ -26,6 +26,9 @@ REQUEST_FIELDS_DROPPED: Final = frozenset(
         b"x-conversation-id",
         b"x-forwarded-for",
         b"x-request-id",
+        b"x-session-mode",
+        b"x-session-on-error",
+        b"x-session-reset",
         b"via",
         b"x-understudy-no-resume",
         b"x-understudy-priority",
@@ -45,6 +48,8 @@ RESPONSE_FIELDS_DROPPED: Final = frozenset(
         b"x-request-id",
         b"x-understudy-attempts",
         b"x-understudy-backend",
+        b"x-understudy-session",
+        b"x-understudy-session-loss",
     }
 )
 # Naming these in Connection must not remove them: it would let a client change what the backend sees of the message itself.

@@ -57,6 +57,10 @@ class RequestHead:
     expects_continue = False
     request_id = b""
     session = b""
+    session_mode = b""
+    session_on_error = b""
+    session_reset = b""
+    has_two_sessions = False
     key = b""
     priority = b""
     no_resume = False
@@ -98,7 +102,17 @@ class RequestHead:
         self.request_id = value if REQUEST_ID.match(value) else b""
 
     def _take_session(self, value: bytes) -> None:
+        self.has_two_sessions = self.has_two_sessions or (bool(self.session) and self.session != value)
         self.session = value
+
+    def _take_session_mode(self, value: bytes) -> None:
+        self.session_mode = value
+
+    def _take_session_on_error(self, value: bytes) -> None:
+        self.session_on_error = value
+
+    def _take_session_reset(self, value: bytes) -> None:
+        self.session_reset = value
 
     def _take_forwarded_for(self, value: bytes) -> None:
         self.forwarded_for = _joined(self.forwarded_for, value)
@@ -136,6 +150,9 @@ class RequestHead:
         b"x-forwarded-proto": _take_forwarded_proto,
         b"x-request-id": _take_request_id,
         b"x-session-id": _take_session,
+        b"x-session-mode": _take_session_mode,
+        b"x-session-on-error": _take_session_on_error,
+        b"x-session-reset": _take_session_reset,
         b"x-understudy-no-resume": _take_no_resume,
         b"x-understudy-priority": _take_priority,
     }

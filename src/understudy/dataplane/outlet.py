@@ -22,6 +22,20 @@ EVENT_STREAM = b"Content-Type: text/event-stream\r\n"
 COMMENT = b":\n\n"
 
 
+def own_fields(exchange: "RelayedExchange") -> bytes:
+    """Return the fields that say what was done, as lines with CRLF."""
+    record, turn = exchange.record, exchange.turn
+    name = record.backend or (record.attempts[-1].backend if record.attempts else "")
+    backend = b"X-Understudy-Backend: %b\r\n" % name.encode() if name else b""
+    session = turn.fields() if turn is not None else b""
+    return b"%bX-Understudy-Attempts: %d\r\n%bX-Request-ID: %b\r\n" % (
+        backend,
+        exchange.exchange.attempts,
+        session,
+        exchange.request_id,
+    )
+
+
 class Outlet:
     """Where the answer goes.
 
@@ -29,6 +43,8 @@ class Outlet:
     `is_mid_event`: the last bytes written are a part of an event, so that nothing of our own may come between.
     """
 
+    # Whether a piece may be written past `write`, in the framing that this announced.
+    writes_directly = True
     is_open = False
     is_chunked = False
     is_mid_event = False
@@ -71,7 +87,7 @@ class Outlet:
         elif exchange.is_http10:
             framing += b"Connection: keep-alive\r\n"
         exchange.keeps_alive = keeps_alive
-        start = b"%b%b%b%b\r\n" % (status_line(head.status), lines or b"".join(head.lines), exchange.own_fields(), framing)
+        start = b"%b%b%b%b\r\n" % (status_line(head.status), lines or b"".join(head.lines), own_fields(exchange), framing)
         self._send(start + whole if whole else start, len(whole) if whole else 0)
 
     def open_early(self, exchange: "RelayedExchange") -> None:

@@ -80,7 +80,7 @@ class Received:
                 self._folded = len(self._pieces)
             else:
                 self._keep_tail()
-            if len(transcript.text) + len(transcript.reasoning) > TEXT_CHARACTERS_MAX:
+            if transcript.size_characters > TEXT_CHARACTERS_MAX:
                 self.is_too_long = True
                 self._transcript = None
         return self._transcript

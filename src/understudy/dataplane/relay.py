@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from understudy import dialects
+from understudy.core.answer_cache import AnswerCache
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice, client_models
 from understudy.core.departures import Departures
@@ -19,7 +20,7 @@ from understudy.core.retry import RetryBudget
 from understudy.core.shortlist import is_usable
 from understudy.core.snapshot import Published, RoutingPlan, RoutingSnapshot
 from understudy.core.tally import Tally
-from understudy.dataplane import vigil
+from understudy.dataplane import caching, vigil
 from understudy.dataplane.clients import LATE_S_MAX, Clients
 from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import Rejection, RequestHead, own_response
@@ -27,6 +28,7 @@ from understudy.dataplane.observations import Observations
 from understudy.dataplane.pool import Pool
 from understudy.dataplane.relayed import RelayedExchange
 from understudy.dataplane.resuming import AbilityMemo
+from understudy.dataplane.turns import Turns
 from understudy.dataplane.waiting import WaitingLine
 from understudy.dialects.contract import Dialect, Route, RouteKind
 from understudy.errors import MEANING, FailureKind
@@ -83,6 +85,9 @@ class Relay:
         self.abilities = AbilityMemo()
         self.departures = Departures()
         self.clients = Clients(published, pool, clock, listener.tell)
+        self._models: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+        # Set by daemon where the file names a session store.
+        self.turns: Turns | None = None
         self.observations = Observations(published, tally, listener)
         self._loop = asyncio.get_running_loop()
         self.now_s = clock
@@ -93,6 +98,7 @@ class Relay:
         self._listings: dict[str, bytes] = {}
         self._budget_share = published.current.plan.failover.budget
         self.budget = RetryBudget(self._budget_share)
+        self.answers = AnswerCache(published.current.plan.cache)
         self.apply(published.current.plan)
 
     def apply(self, plan: RoutingPlan) -> None:
@@ -111,6 +117,12 @@ class Relay:
             self._budget_share = plan.failover.budget
             self.budget = RetryBudget(plan.failover.budget)
         self._allows_management = plan.allow_admin_paths
+        self.answers.apply(plan.cache, self.now_s())
+        models = {(backend.name, backend.models) for backend in plan.backends}
+        if models != self._models:
+            # The same request may mean another model now.
+            self._models = models
+            self.answers.clear()
 
     # --- connections
 
@@ -148,7 +160,14 @@ class Relay:
         method = _METHODS.get(head.method) or head.method.decode("latin-1")
         record = ExchangeRecord(told, self._request_id(head), method, route.path, len(body))
         if (told is ask or kind is PLAIN or (kind is MANAGEMENT and self._allows_management)) and not self.is_stopping:
-            self._relay(connection, RelayedExchange(self, connection, head, body, dialect=dialect, record=record))
+            words = self.turns.words_of(head, route.path) if head.session and kind is GENERATING and self.turns else None
+            if isinstance(words, str):
+                self._answer(connection, head, record, route, words)
+                return
+            exchange = RelayedExchange(self, connection, head, body, dialect=dialect, record=record)
+            if words is not None and self.turns is not None:
+                exchange.turn = self.turns.turn(exchange, words)
+            self._relay(connection, exchange)
         else:
             self._answer(connection, head, record, route, ask)
 
@@ -180,7 +199,10 @@ class Relay:
         if self._sweep_timer is None:
             self.watch()
         try:
-            exchange.start()
+            if exchange.turn is not None:
+                exchange.turn.begin()
+            elif not (self.answers.is_on and exchange.ask.is_generating and caching.send_known(exchange, self.answers)):
+                exchange.start()
         except Exception as error:  # noqa: BLE001  # our own mistake ends this exchange, not the daemon
             exchange.on_exception(error)
 
@@ -308,10 +330,14 @@ class Relay:
             exchange.keeps_alive = False
         self.clients.close_idle()
 
-    def stop(self) -> None:
-        """End whatever is left."""
+    def end_running(self) -> None:
+        """End the exchanges that are left, but for those whose answer is complete and being kept."""
         for exchange in list(self.running):
             exchange.on_stop()
+
+    def stop(self) -> None:
+        """End whatever is left."""
+        self.end_running()
         self.clients.close_all()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()

@@ -14,7 +14,7 @@ from understudy.core.priority import BEGUN, NORMAL, priority_of
 from understudy.core.record import AttemptRecord, ExchangeRecord
 from understudy.core.snapshot import EngineKind
 from understudy.core.transcript import Refusal
-from understudy.dataplane import completing, ending, vigil
+from understudy.dataplane import caching, completing, ending, vigil
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import RequestHead, status_line
@@ -22,6 +22,7 @@ from understudy.dataplane.outlet import Outlet
 from understudy.dataplane.received import Received
 from understudy.dataplane.resuming import Resumer
 from understudy.dataplane.sending import send
+from understudy.dataplane.turn import Turn
 from understudy.dialects.contract import Dialect
 from understudy.dialects.wish import shape_of
 from understudy.errors import MEANING, Blame, Failure, FailureKind
@@ -34,7 +35,8 @@ class RelayedExchange:
     """One client request on its way. In `Relay.running` while it lasts; `wake_at_s` matters while it waits in line.
 
     `attempt` runs, `hedge` beside it where it is late. `resumer` holds what has come of the answer, from its first content on;
-    `is_asked_whole`: it is no longer asked for as a stream to be put together here.
+    `is_asked_whole`: it is no longer asked for as a stream to be put together here. `turn` is its part in a stored conversation;
+    `own_words` says what is wrong with that.
     Defaults stand in the class: an exchange costs only what becomes of it.
     """
 
@@ -44,6 +46,8 @@ class RelayedExchange:
     attempt: RunningAttempt | None = None
     hedge: RunningAttempt | None = None
     resumer: Resumer | None = None
+    turn: Turn | None = None
+    own_words = ""
     client = b""
     priority = NORMAL
     wake_at_s = 0.0
@@ -85,7 +89,8 @@ class RelayedExchange:
 
     def start(self) -> None:
         """Ask for the first command and carry it out."""
-        self.carry_out(self.exchange.begin(self.relay.published.current, self.relay.tally, self.started_at_s))
+        now_s = self.started_at_s if self.turn is None else self.now_s()
+        self.carry_out(self.exchange.begin(self.relay.published.current, self.relay.tally, now_s))
 
     def carry_out(self, command: Command) -> None:
         """Do what core.exchange has decided."""
@@ -145,13 +150,6 @@ class RelayedExchange:
         if not self.is_http10 and not self.outlet.is_open and self.is_running:
             self.downstream.write_interim(status_line(status) + b"\r\n")
 
-    def own_fields(self) -> bytes:
-        """Return the fields that say what was done, as lines with CRLF."""
-        record = self.record
-        name = record.backend or (record.attempts[-1].backend if record.attempts else "")
-        backend = b"X-Understudy-Backend: %b\r\n" % name.encode() if name else b""
-        return b"%bX-Understudy-Attempts: %d\r\nX-Request-ID: %b\r\n" % (backend, self.exchange.attempts, self.request_id)
-
     def on_content(self, attempt: RunningAttempt) -> None:
         """The first content of an answer that is put together here has come."""
         if self.hedge is not None:
@@ -179,7 +177,7 @@ class RelayedExchange:
         loser = self.hedge if winner is self.attempt else self.attempt
         self.attempt, self.hedge = winner, None
         if loser is not None:
-            self.end_attempt(loser, FailureKind.HEDGE_LOST)
+            loser.end(FailureKind.HEDGE_LOST)
 
     def start_receiving(self, attempt: RunningAttempt) -> Received:
         """Return where the pieces of the answer are kept from its first content on."""
@@ -209,7 +207,7 @@ class RelayedExchange:
         relay, record = self.relay, self.record
         backend, now_s = attempt.choice.target.backend, relay.now_s()
         connection, attempt.connection = attempt.connection, None
-        self._end_record(attempt, None, now_s)
+        attempt.close_record(None, now_s)
         if self.ask.is_generating and record.status < 300:
             # Waiting and earlier attempts are none of this backend's time.
             relay.observations.credit(attempt, len(self.body), now_s)
@@ -217,9 +215,22 @@ class RelayedExchange:
                 relay.observations.blame(name, self.ask, FailureKind.SERVER_ERROR, now_s)
         if connection is not None:
             relay.pool.put(backend, connection, now_s)
+        self.attempt = None
+        if not self.outlet.writes_directly:
+            caching.keep(self, attempt, now_s)
+        self.finish(now_s)
+        relay.on_room(attempt.choice)
+
+    def finish(self, now_s: float = 0.0) -> None:
+        """The answer is complete; where it belongs to a stored conversation, its last bytes wait until that is kept."""
+        if self.turn is not None:
+            self.turn.end(self._end)
+        else:
+            self._end(now_s)
+
+    def _end(self, now_s: float = 0.0) -> None:
         self.close_record(now_s)
         self.downstream.finish(keeps_alive=self.keeps_alive)
-        relay.on_room(attempt.choice)
 
     def on_attempt_failed(
         self,
@@ -237,7 +248,7 @@ class RelayedExchange:
         self.last_answer = answer or self.last_answer
         was_sent = attempt.answer is not None
         has_content = attempt.answer is not None and attempt.answer.is_begun and self.resumer is not None
-        self.end_attempt(attempt, kind, status)
+        attempt.end(kind, status)
         if MEANING[kind].blame is Blame.IF_ANSWERED_ELSEWHERE:
             self._blamed_later += (attempt.name,)
         relay.observations.weigh(attempt.name, self.ask, kind, retry_after_s, now_s)
@@ -353,7 +364,9 @@ class RelayedExchange:
             self.relay.on_room(choice)
 
     def end_as(self, kind: FailureKind) -> None:
-        """End with an error that no other attempt could mend."""
+        """End with an error that no other attempt could mend; an answer that is complete is let end as it is."""
+        if self.turn is not None and self.turn.is_ended:
+            return
         choices = self.let_go(kind)
         status = MEANING[kind].status
         ending.abort(self, Abort(kind, status, self.relay.retry_after_s() if status == 503 else 0.0))
@@ -369,27 +382,18 @@ class RelayedExchange:
         self.leave_line()
         running = [attempt for attempt in (self.attempt, self.hedge) if attempt is not None]
         for attempt in running:
-            self.end_attempt(attempt, kind)
+            attempt.end(kind)
         self.attempt = self.hedge = None
         return [attempt.choice for attempt in running]
-
-    def end_attempt(self, attempt: RunningAttempt, kind: FailureKind | None, status: int = 0) -> None:
-        """End an attempt at once; `kind` None: it did what was asked of it."""
-        attempt.drop()
-        self._end_record(attempt, kind, self.now_s(), status)
-
-    def _end_record(self, attempt: RunningAttempt, kind: FailureKind | None, now_s: float, status: int = 0) -> None:
-        self.relay.tally.end(attempt.name, is_trial=attempt.choice.is_trial)
-        # An attempt and its answer know each other.
-        attempt.answer = None
-        record = attempt.record
-        record.failure = kind
-        record.status = record.status or status
-        record.duration_s = now_s - attempt.sent_at_s
 
     def close_record(self, now_s: float = 0.0) -> None:
         """The exchange is over: tell of it once."""
         self.is_running = False
+        if not self.outlet.writes_directly:
+            caching.let_go(self)
+        if self.turn is not None:
+            self.turn.on_over()
+            self.turn = None
         # The exchange and its answer know each other; let go, so that neither waits for the garbage collector.
         self.attempt = self.resumer = None
         self.record.duration_s = (now_s or self.now_s()) - self.started_at_s

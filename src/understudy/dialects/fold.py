@@ -7,6 +7,7 @@ decides whether the answer can go on (core.transcript.cases_of) and never writes
 from typing import Any
 
 from understudy.core.transcript import OLLAMA_SHAPES, Shape, Transcript
+from understudy.dialects.calls import add_calls, add_to_block, begin_block
 from understudy.dialects.contract import StreamKind
 from understudy.dialects.events import read_json
 from understudy.dialects.framing import split
@@ -79,7 +80,7 @@ def _fold_chunk(transcript: Transcript, piece: Piece, data: bytes) -> None:
     if piece.is_done:
         return
     if piece.is_error or piece.is_unreadable:
-        transcript.is_unreadable = True
+        _fold_known_part(transcript, piece)
         return
     text = piece.text or piece.reasoning
     if not transcript.has_text_template and (text or not transcript.head):
@@ -93,6 +94,21 @@ def _fold_chunk(transcript: Transcript, piece: Piece, data: bytes) -> None:
     if piece.ids is not None or piece.prompt_ids or transcript.is_after_seam:
         _add_ids(transcript, piece, has_text=bool(text))
     _add_rest(transcript, piece)
+
+
+def _fold_known_part(transcript: Transcript, piece: Piece) -> None:
+    """Fold an event with which nobody goes on: an error, or one that says more than is known here."""
+    transcript.is_unreadable = True
+    if piece.is_error:
+        return
+    if piece.index >= transcript.choices:
+        transcript.choices = piece.index + 1
+    if not (piece.text or piece.reasoning or piece.tool_calls):
+        transcript.has_gap = True
+    if text := piece.text or piece.reasoning:
+        _add_text(transcript, piece, text)
+    if piece.tool_calls:
+        _add_calls(transcript, piece)
 
 
 def _add_text(transcript: Transcript, piece: Piece, text: str) -> None:
@@ -109,9 +125,18 @@ def _add_text(transcript: Transcript, piece: Piece, text: str) -> None:
         transcript.repeats = 1
 
 
+def _add_calls(transcript: Transcript, piece: Piece) -> None:
+    transcript.has_tool_call = True
+    if piece.block is not None:
+        begin_block(transcript.calls, piece.block_index, piece.block)
+    elif not piece.index:
+        add_calls(transcript.calls, piece.tool_calls or [])
+
+
 def _add_rest(transcript: Transcript, piece: Piece) -> None:
     if piece.finish:
         transcript.finish = piece.finish
+        transcript.timed = piece.timed
     if piece.usage is not None:
         transcript.usage = {**(transcript.usage or {}), **piece.usage}
         if piece.text or piece.reasoning:
@@ -119,7 +144,7 @@ def _add_rest(transcript: Transcript, piece: Piece) -> None:
         elif transcript.finish and not piece.finish:
             transcript.is_usage_sent = True
     if piece.tool_calls:
-        transcript.has_tool_call = True
+        _add_calls(transcript, piece)
     if piece.has_audio:
         transcript.has_audio = True
 
@@ -176,7 +201,7 @@ def _choice_template(choice: dict[str, Any]) -> dict[str, Any]:
 def _fold_line(transcript: Transcript, piece: Piece, data: bytes) -> None:
     """Fold one line of Ollama's own API."""
     if piece.is_error or piece.is_unreadable:
-        transcript.is_unreadable = True
+        _fold_known_part(transcript, piece)
         return
     if not transcript.head:
         transcript.head = _line_template(data)
@@ -201,7 +226,7 @@ def _line_template(data: bytes) -> dict[str, Any]:
 def _fold_anthropic(transcript: Transcript, piece: Piece) -> None:
     """Fold one event of /v1/messages."""
     if piece.is_error or piece.is_unreadable:
-        transcript.is_unreadable = True
+        _fold_known_part(transcript, piece)
         return
     if piece.message is not None:
         transcript.head = piece.message
@@ -214,4 +239,6 @@ def _fold_anthropic(transcript: Transcript, piece: Piece) -> None:
     text = piece.text or piece.reasoning
     if text:
         _add_text(transcript, piece, text)
+    elif piece.block_delta is not None:
+        add_to_block(transcript.calls, piece.block_index, piece.block_delta)
     _add_rest(transcript, piece)

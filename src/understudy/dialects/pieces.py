@@ -12,12 +12,13 @@ import msgspec
 from understudy.core.transcript import OLLAMA_SHAPES, Shape
 from understudy.dialects.contract import StreamKind
 from understudy.dialects.events import is_error, read_json
+from understudy.dialects.reduced import without_empty, without_unknown
 
 DONE = b"[DONE]"
 # Finish reasons with which vLLM and SGLang end what they have thrown away: no end of an answer.
 BROKEN_FINISHES = frozenset(("abort", "error"))
-_TEXT_BLOCKS = frozenset(("text", "thinking"))
-_CALL_BLOCKS = frozenset(("tool_use", "server_tool_use"))
+_TEXT_BLOCKS = ("text", "thinking")
+_CALL_BLOCKS = ("tool_use", "server_tool_use")
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -26,9 +27,9 @@ class Piece(msgspec.Struct, gc=False):
 
     `finish` is the finish reason in the shape's own words, `usage` its counts likewise (`counts_of` reads them), `tokens` how
     many tokens the engine has generated so far, where it says so. `why` says what stopped it, under vLLM's `stop_reason` or
-    Anthropic's `stop_sequence`.
+    Anthropic's `stop_sequence`. `timed` are the tokens of prompt and answer that llama.cpp's timings tell.
     `block` is Anthropic's content_block where one starts, `block_delta` a delta of one that is neither text nor thinking.
-    `is_done`: the terminator. `is_unreadable`: it may have added something that nobody here understands.
+    `is_done`: the terminator. `is_unreadable`: it may have added something that nobody here understands; what is known is here.
     """
 
     text: str = ""
@@ -39,6 +40,7 @@ class Piece(msgspec.Struct, gc=False):
     tool_calls: list[Any] | None = None
     usage: dict[str, Any] | None = None
     tokens: int | None = None
+    timed: tuple[int, int] | None = None
     ids: list[int] | None = None
     prompt_ids: list[int] | None = None
     logprobs: Any = None
@@ -81,6 +83,8 @@ class _Choice(msgspec.Struct, gc=False):
 
 
 class _Timings(msgspec.Struct, gc=False):
+    prompt_n: int | None = None
+    cache_n: int = 0
     predicted_n: int | None = None
 
 
@@ -185,7 +189,7 @@ def _read_choice(chunk: _Chunk, choice: _Choice) -> Piece:
         logprobs=choice.logprobs,
     )
     if chunk.timings is not None:
-        piece.tokens = chunk.timings.predicted_n
+        _read_timings(piece, chunk.timings)
     elif chunk.usage is not None:
         piece.tokens = counts_of(chunk.usage)[1]
     why = choice.matched_stop if choice.stop_reason is None else choice.stop_reason
@@ -196,6 +200,13 @@ def _read_choice(chunk: _Chunk, choice: _Choice) -> Piece:
     else:
         _read_delta(piece, choice.delta)
     return piece
+
+
+def _read_timings(piece: Piece, timings: _Timings) -> None:
+    piece.tokens = timings.predicted_n
+    if timings.prompt_n is not None and timings.predicted_n is not None:
+        # What it had in its cache is no part of the prompt that it read (recorded: golden/llamacpp/completions.sse).
+        piece.timed = (timings.prompt_n + timings.cache_n, timings.predicted_n)
 
 
 def _read_delta(piece: Piece, delta: _Delta) -> None:
@@ -209,7 +220,11 @@ def _read_delta(piece: Piece, delta: _Delta) -> None:
     if delta.audio:
         piece.has_audio = True
     if delta.refusal or delta.function_call:
+        # Nothing goes on with these, but a client has seen them.
         piece.is_unreadable = True
+        piece.text += delta.refusal or ""
+        if delta.function_call and not piece.tool_calls:
+            piece.tool_calls = [{"index": 0, "function": delta.function_call}]
 
 
 def _read_line(name: bytes, data: bytes) -> Piece:
@@ -312,31 +327,28 @@ def _careful(name: bytes, data: bytes, kind: type[_Wire]) -> _Wire | Piece:
     if is_error(name, value):
         return Piece(is_error=True)
     try:
-        found = msgspec.convert(_without_empty(value), kind)
+        found = msgspec.convert(without_empty(value), kind)
         # Half a surrogate pair is no text that a request could hold.
         msgspec.json.encode(found)
     except _UNREADABLE:
-        return Piece(is_unreadable=True)
+        return _known_part(value, kind)
     return found
 
 
-def _without_empty(value: Any) -> Any:
-    """Return an event without the fields of its deltas and messages that say nothing."""
-    if not isinstance(value, dict):
-        return value
-    value = dict(value)
-    if isinstance(value.get("message"), dict) and "choices" not in value:
-        value["message"] = {key: part for key, part in value["message"].items() if part or key == "content"}
-    choices = value.get("choices")
-    if isinstance(choices, list):
-        value["choices"] = [_without_empty_delta(choice) for choice in choices]
-    return value
-
-
-def _without_empty_delta(choice: Any) -> Any:
-    if not isinstance(choice, dict) or not isinstance(choice.get("delta"), dict):
-        return choice
-    return {**choice, "delta": {key: part for key, part in choice["delta"].items() if part}}
+def _known_part(value: Any, kind: type[_Wire]) -> Piece:
+    """Read what is known of an event that says more: nothing can go on with it, but a client has seen its text."""
+    fields = _Delta.__struct_fields__ if kind is _Chunk else _Message.__struct_fields__
+    known = without_unknown(value, fields)
+    piece = Piece()
+    if known != value:
+        try:
+            data = msgspec.json.encode(known)
+        except _UNREADABLE:
+            pass  # half a surrogate pair in the text itself
+        else:
+            piece = read_chunk(b"", data) if kind is _Chunk else _read_line(b"", data)
+    piece.is_unreadable = True
+    return piece
 
 
 def counts_of(usage: dict[str, Any] | None) -> tuple[int | None, int | None]:

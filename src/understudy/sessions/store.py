@@ -28,6 +28,7 @@ class Loss(StrEnum):
     TOO_LARGE = "too_large"  # one turn alone is larger than what may be kept
     UNREADABLE = "unreadable"  # what was kept cannot be read (and was set aside), or the answer could not be
     RACED = "raced"  # others changed the session again and again meanwhile
+    FAILED = "failed"  # a mistake of ours; the log has it
     NOT_KEPT = "not_kept"  # the request cannot be kept: several choices, a prompt of token ids
 
 
@@ -113,7 +114,12 @@ class Hold(Protocol):
 
 
 class SessionStore(Protocol):
-    """Where conversations are kept. All methods may raise `StoreError`; none blocks the event loop."""
+    """Where conversations are kept. All methods may raise `StoreError`; none blocks the event loop.
+
+    What has not changed for `ttl_s` is as good as gone; it may be set at any time.
+    """
+
+    ttl_s: float
 
     async def open(self) -> None:
         """Get ready without reading sessions. Raises `StoreError` where an operator's mistake shows (a path that is a file)."""

@@ -40,6 +40,11 @@ class Event(StrEnum):
     EXCHANGE_FINISHED = "exchange.finished"
     EXCHANGE_FAILED_INTERNALLY = "exchange.failed_internally"
     EXCHANGE_OUTGREW_TRANSCRIPT = "exchange.outgrew_transcript"
+    SESSION_LOST = "session.lost"
+    SESSION_SET_ASIDE = "session.set_aside"
+    SESSION_SWEPT = "session.swept"
+    STORE_BECAME_UNAVAILABLE = "store.became_unavailable"
+    STORE_RECOVERED = "store.recovered"
     CONNECTION_LIMIT_REACHED = "connection.limit_reached"
     LIBRARY_COMPLAINED = "library.complained"
     LOG_DROPPED = "log.dropped"
@@ -68,6 +73,11 @@ EVENTS = MappingProxyType(
         Event.EXCHANGE_FINISHED: Level.INFO,
         Event.EXCHANGE_FAILED_INTERNALLY: Level.ERROR,
         Event.EXCHANGE_OUTGREW_TRANSCRIPT: Level.INFO,
+        Event.SESSION_LOST: Level.WARNING,
+        Event.SESSION_SET_ASIDE: Level.WARNING,
+        Event.SESSION_SWEPT: Level.DEBUG,
+        Event.STORE_BECAME_UNAVAILABLE: Level.ERROR,
+        Event.STORE_RECOVERED: Level.INFO,
         Event.CONNECTION_LIMIT_REACHED: Level.WARNING,
         Event.LIBRARY_COMPLAINED: Level.WARNING,
         Event.LOG_DROPPED: Level.WARNING,

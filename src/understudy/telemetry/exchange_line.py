@@ -18,7 +18,8 @@ class ExchangeLine(msgspec.Struct):
 
     A msgspec.Struct because building and encoding one takes 1.3 µs against 1.7 µs for a dict (CPython 3.11). `tried` holds
     `NAME:FAILURE` of every attempt that failed; `why` the failure that the client was told, "" when it was answered.
-    `resumed_on` names the backends that went on with a broken answer, `not_resumed` why one did not go on.
+    `resumed_on` names the backends that went on with a broken answer, `not_resumed` why one did not go on. `session` is what
+    became of a stored conversation's messages, `session_loss` why its turn is not kept; `cached` that the answer is a kept one.
     """
 
     timestamp: str
@@ -44,6 +45,9 @@ class ExchangeLine(msgspec.Struct):
     resumed_on: list[str]
     not_resumed: str
     prefilled_tokens: int
+    session: str
+    session_loss: str
+    cached: str
 
 
 # Every kind's level as one lookup: a client's fault is worth no alarm, and a refusal while stopping passes by itself.
@@ -56,6 +60,8 @@ def level_of(record: ExchangeRecord) -> Level:
     """Error when we or the backends failed the client, warning when another attempt saved the answer, else info."""
     if record.failure is not None:
         return _LEVEL_OF_FAILURE[record.failure]
+    if record.session_loss or record.cached == "stale":
+        return Level.WARNING
     if len(record.attempts) > 1:
         for attempt in record.attempts:
             # A reused connection that had been closed is the ordinary course of HTTP, nothing that had to heal.
@@ -105,4 +111,7 @@ def describe(record: ExchangeRecord, level: Level, timestamp: str) -> ExchangeLi
         list(record.resumed_on),
         record.not_resumed or "",
         record.prefilled_tokens,
+        record.merging,
+        record.session_loss,
+        record.cached,
     )

@@ -15,6 +15,7 @@ from understudy import __version__
 from understudy.core.record import ExchangeRecord
 from understudy.core.snapshot import Condition, Duty, RoutingSnapshot
 from understudy.core.tally import Tally
+from understudy.telemetry.session_counts import CacheMoment, SessionCounts, SessionMoment
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -28,7 +29,10 @@ _NO_BACKEND = "none"
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is true at a scrape and counted elsewhere. `now_s` is loop time."""
+    """What is true at a scrape and counted elsewhere. `now_s` is loop time.
+
+    `sessions` and `cache` are None where there is no session store and no cache; then nothing is told of them.
+    """
 
     snapshot: RoutingSnapshot
     tally: Tally
@@ -36,6 +40,8 @@ class Moment:
     waiting: int = 0
     connections: int = 0
     log_lines_dropped: int = 0
+    sessions: SessionMoment | None = None
+    cache: CacheMoment | None = None
 
 
 class Histogram:
@@ -67,6 +73,7 @@ class Metrics:
     """This process's counters. One per daemon; survives reloads."""
 
     def __init__(self) -> None:
+        self.sessions = SessionCounts()
         self._exchanges: dict[tuple[str, str, str], int] = {}
         self._attempts: dict[tuple[str, str], int] = {}
         self._retries: dict[str, int] = {}
@@ -84,7 +91,8 @@ class Metrics:
 
     def on_exchange(self, record: ExchangeRecord) -> None:
         """Count one finished exchange with its attempts; about 2 µs for one attempt."""
-        backend = record.backend or _NO_BACKEND
+        # Who made a kept answer may be gone by now.
+        backend = (record.backend if not record.cached else "") or _NO_BACKEND
         failure = record.failure
         outcome = failure if failure is not None else "answered" if record.status < 400 else "rejected"
         key = (backend, record.ask.dialect or "none", outcome)
@@ -100,10 +108,12 @@ class Metrics:
             histogram.add(record.duration_s)
         if record.ttft_s:
             self._count_first_content(backend, record.ttft_s)
+        if record.merging or record.cached:
+            self.sessions.on_exchange(record)
         if record.resumed_on or record.not_resumed is not None:
             self._count_breaks(record)
         attempts = self._attempts
-        if failure is None and len(record.attempts) == 1:
+        if failure is None and len(record.attempts) == 1 and not record.cached:
             # Nearly every exchange: its one attempt ended as it did.
             one = (backend, outcome)
             attempts[one] = attempts.get(one, 0) + 1
@@ -192,6 +202,7 @@ class Metrics:
                 [((), self._moment.log_lines_dropped)],
             )
             yield from _gauges(self._moment, GaugeMetricFamily)
+            yield from self.sessions.collect(self._moment.sessions, self._moment.cache)
 
     def _count_breaks(self, record: ExchangeRecord) -> None:
         for name in record.resumed_on:

@@ -27,7 +27,7 @@ def test_every_reference_leads_somewhere() -> None:
 def test_every_parameter_of_a_path_is_declared() -> None:
     for path, operations in document()["paths"].items():
         for operation in operations.values():
-            declared = {parameter["name"] for parameter in operation.get("parameters", ())}
+            declared = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"}
             assert declared == set(re.findall(r"{(\w+)}", path))
 
 

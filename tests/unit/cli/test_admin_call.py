@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.admin_sessions import keeping
 from support.admin_stage import StageOperator, open_admin_port
 from understudy.cli.admin_call import CallError, call, say_error
 
@@ -62,6 +63,29 @@ def test_without_the_right_token_the_variable_is_named(monkeypatch: pytest.Monke
 def test_the_daemons_own_words_are_passed_on() -> None:
     with open_admin_port(StageOperator()) as url, pytest.raises(CallError, match="no backend is named 'gpu9'"):
         call(url, "POST", "/api/backends/gpu9/drain")
+
+
+def test_a_refusal_tells_its_status_and_code() -> None:
+    with open_admin_port(StageOperator()) as url, pytest.raises(CallError) as refused:
+        call(url, "POST", "/api/backends/gpu9/drain")
+    assert (refused.value.status, refused.value.code) == (404, "backend_unknown")
+    with pytest.raises(CallError) as refused:
+        call(f"http://127.0.0.1:{free_port()}", "GET", "/api/status")
+    assert (refused.value.status, refused.value.code) == (0, "")
+
+
+def test_a_body_is_sent_as_json() -> None:
+    operator, sessions = keeping()
+    with open_admin_port(operator) as url:
+        assert call(url, "POST", "/api/sessions/purge", body={"older_than_s": 1.5}).value == {"deleted": 0}
+    assert sessions.purged_s == [1.5]
+
+
+def test_a_daemon_that_says_nothing_is_not_waited_for_longer_than_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(CallError, match="did not answer in time"):
+            call(url, "GET", "/api/status", timeout_s=0.05)
 
 
 def test_nobody_there_is_said_so(tmp_path: Path) -> None:

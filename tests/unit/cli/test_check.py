@@ -24,8 +24,10 @@ timeouts: {total: 10m}
 failover: {tries: 2, hold: 0s, resume: exact, hedge: true, assemble: false}
 balance: session
 access: {allow_admin_paths: true, trusted: ["sha256:ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"]}
+sessions: {store: 'redis://me:hunter4@cache/0', key: KEY, messages_max: 20, tokens_max: 8000, on_error: refuse}
+cache: {size: 8MiB}
 limits: {waiting_max: 7, waiting_s_max: 9s}
-"""
+""".replace("KEY", "5" * 64)
 
 
 def run(*args: str) -> int:
@@ -62,6 +64,16 @@ def test_every_mistake_is_told_with_its_place_and_exit_1(tmp_path: Path, capsys:
     ]
 
 
+@pytest.mark.parametrize("store", ["redis://a:99999", "redis://me:hunter2@a/x", "redis://a,b"])
+def test_a_store_that_redis_cannot_be_is_one_line(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "u.yaml"
+    file.write_text(f"backends: [{{name: a, url: 'http://a'}}]\nsessions: {{store: '{store}'}}\n", encoding="utf-8")
+    assert run("-c", str(file)) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"{file}: sessions.store: found {store.replace('hunter2', '***')}; want redis://")
+    assert printed.out == ""
+
+
 def test_a_file_that_is_gone_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-c", str(tmp_path / "gone")) == 1
     assert capsys.readouterr().err == f"{tmp_path}/gone: found no such file or directory; want a file that can be read\n"
@@ -88,16 +100,23 @@ def test_the_meaning_says_everything_but_the_keys() -> None:
         "at most 2 attempts",
         "refuses at once when none is usable",
         "model-management paths are relayed",
+        "Conversations are kept in redis://me:***@cache/0 as json, encrypted, for 24h.",
+        "Each has at most 20 messages and 1MiB, 8000 tokens; older turns fall off.",
+        "A request waits 30s at most for another one of its session; while they cannot be read it gets 503.",
+        "Exact repeats are answered from up to 8MiB of the last 10m when no backend can answer.",
     ):
         assert words in told
     assert "hunter" not in told
     assert "ffff" not in told
+    assert "5555" not in told
     assert "Patience with gpu" not in told
 
 
 def test_a_bare_file_means_the_defaults() -> None:
     told = meaning("backends: [{name: a, url: 'http://a'}]")
     assert "no limit for the whole" in told
+    assert "Conversations are not kept." in told
+    assert "Exact repeats" not in told
     assert "every usable backend once, retries up to 20% of the exchanges; waits 5s for a usable backend." in told
     assert "Broken answers are continued on another backend; those that are not streamed, too." in told
     assert "At most 1000 exchanges wait, for room at most 5s." in told

@@ -68,5 +68,30 @@ def test_what_needs_a_restart_is_named_and_kept_as_it_runs() -> None:
     assert changes(running, kept) == ["log.level: info -> debug"]
 
 
+def test_a_store_stays_as_it_is_until_a_restart_and_its_bounds_change_at_once() -> None:
+    running = file(B, rest=f"sessions: {{store: 'redis://:hunter1@cache', key: {'0' * 64}}}\n")
+    new = file(
+        B,
+        rest=f"sessions: {{store: 'redis://:hunter2@cache', key: {'1' * 64}, format: msgpack, timeout: 2s, prefix: x,"
+        " ttl: 1h, messages_max: 10, lock_wait: 0s, on_error: refuse}\ncache: {size: 1MiB}\n",
+    )
+    kept, needs_restart = keep_until_restart(new, running)
+    assert needs_restart == ("sessions.store", "sessions.format", "sessions.timeout", "sessions.prefix", "sessions.key")
+    fixed = ("store", "format", "timeout", "prefix", "key")
+    assert all(getattr(kept.sessions, key) == getattr(running.sessions, key) for key in fixed)
+    assert changes(running, kept) == [
+        "sessions.ttl: 24h -> 1h",
+        "sessions.messages_max: 200 -> 10",
+        "sessions.lock_wait: 30s -> 0s",
+        "sessions.on_error: answer -> refuse",
+        "cache.size: 0 -> 1MiB",
+    ]
+
+
+def test_what_opens_the_store_is_told_without_its_value() -> None:
+    told = changes(file(B), file(B, rest=f"sessions: {{store: 'redis://:hunter2@cache', key: {'1' * 64}}}\n"))
+    assert told == ["sessions.store: none -> redis://:***@cache", "sessions.key: changed"]
+
+
 def test_nothing_needs_a_restart_when_nothing_of_it_changed() -> None:
     assert keep_until_restart(file(B), file(A + "}\n")) == (file(B), ())

@@ -4,13 +4,17 @@ from understudy.core.snapshot import (
     Address,
     Backend,
     Balance,
+    CacheRules,
+    CacheWhen,
     EngineKind,
     FailoverRules,
     HealthRules,
     Limits,
+    OnError,
     ResumeRule,
     Role,
     RoutingPlan,
+    SessionRules,
     Timeouts,
 )
 
@@ -29,6 +33,8 @@ health: {interval: 1, timeout: 2, rise: 3, fall: 4, max_fails: 5, fail_timeout: 
 timeouts: {connect: 1, first_token: 2, stall: 3, total: 4, keepalive: 5}
 failover: {tries: 1, budget: 50%, hold: 2, body_max: 3, resume: exact, assemble: no, hedge: yes}
 balance: session
+sessions: {store: 'file:/s', ttl: 1, messages_max: 2, bytes_max: 3KiB, tokens_max: 4, lock_wait: 5, on_error: refuse}
+cache: {size: 1KiB, ttl: 2, when: always}
 access: {allow_admin_paths: true, trusted: ["sha256:DIGEST"]}
 limits: {head_max: 1, fields_max: 2, target_max: 3, head_timeout: 4, body_timeout: 5, idle_timeout: 6, write_idle: 7,
          connections_max: 8, waiting_max: 9, waiting_s_max: 10, drain_s_max: 11}
@@ -43,6 +49,8 @@ limits: {head_max: 1, fields_max: 2, target_max: 3, head_timeout: 4, body_timeou
         timeouts=Timeouts(1.0, 2.0, 3.0, 4.0, 5.0),
         failover=FailoverRules(1, 0.5, 2.0, 3, ResumeRule.EXACT, assemble=False, hedge=True),
         limits=Limits(1, 2, 3, 4.0, 5.0, 6.0, 7.0, 8, 9, 10.0, 11.0),
+        sessions=SessionRules(True, 2, 3072, 4, 5.0, OnError.REFUSE),
+        cache=CacheRules(1024, 2.0, CacheWhen.ALWAYS),
         allow_admin_paths=True,
         trusted_keys=("0af1" * 16,),
     )

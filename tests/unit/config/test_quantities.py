@@ -120,3 +120,16 @@ def test_a_switch_is_read_in_any_spelling_of_yaml(text: object, value: bool) -> 
 def test_what_is_no_switch_is_refused(text: object) -> None:
     with pytest.raises(Unreadable, match="true or false"):
         read_switch(text)
+
+
+def test_a_size_may_have_another_least_value() -> None:
+    assert read_size("0", least=0) == 0
+    with pytest.raises(Unreadable, match="more than 0"):
+        read_size("0")
+    with pytest.raises(Unreadable, match="at least 1KiB"):
+        read_size("1023", least=1024)
+    assert read_size("1KiB", least=1024) == 1024
+
+
+def test_no_bytes_are_written_without_a_unit() -> None:
+    assert write_size(0) == "0"

@@ -23,13 +23,13 @@ def test_settings_are_frozen() -> None:
 
 def test_a_section_with_nothing_in_it_means_its_defaults() -> None:
     bare = Settings.model_validate({"backends": [BACKEND]})
-    nothing = dict.fromkeys(("admin", "health", "timeouts", "failover", "access", "log", "limits"))
+    nothing = dict.fromkeys(("admin", "health", "timeouts", "failover", "sessions", "cache", "access", "log", "limits"))
     assert (
         Settings.model_validate({"backends": [{**BACKEND, "models": None, "health": None, "timeouts": None}], **nothing}) == bare
     )
 
 
-@pytest.mark.parametrize("key", ["color", "warm", "restart", "generate", "keepalive", "sessions", "rollout", "alerts"])
+@pytest.mark.parametrize("key", ["color", "warm", "restart", "generate", "keepalive", "rollout", "alerts"])
 def test_keys_that_do_nothing_yet_are_unknown(key: str) -> None:
     with pytest.raises(pydantic.ValidationError, match="Extra inputs"):
         Settings.model_validate({"backends": [BACKEND], key: "x"})
@@ -47,6 +47,15 @@ def test_secrets_stand_in_no_repr_and_in_no_message() -> None:
     with pytest.raises(pydantic.ValidationError) as refused:
         BackendSettings.model_validate({**BACKEND, "api_key": "hunter2 x"})
     assert "hunter2" not in str(refused.value)
+
+
+def test_what_opens_the_store_stands_in_no_repr() -> None:
+    settings = Settings.model_validate(
+        {"backends": [BACKEND], "sessions": {"store": "redis://:hunter2@cache", "key": b"hunter2!".hex() * 4}}
+    )
+    assert "hunter2" not in repr(settings)
+    assert settings.sessions.key not in repr(settings)
+    assert "hunter2" not in settings.model_dump_json()
 
 
 def test_every_section_is_listed_once_under_its_keys() -> None:
@@ -67,6 +76,7 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
     validator.validate({"backends": [{**BACKEND, "weight": "${W}"}], "timeouts": {"stall": 3, "total": "1.5m"}})
     validator.validate({"backends": [{**BACKEND, "timeouts": {"stall": "1s"}}], "failover": {"resume": "exact", "hedge": True}})
     validator.validate({"backends": [BACKEND], "failover": {"resume": False}, "access": {"trusted": ["sha256:" + "0a" * 32]}})
+    validator.validate({"backends": [BACKEND], "sessions": {"store": "file:/a", "messages_max": 2}, "cache": {"size": 0}})
 
 
 @pytest.mark.parametrize(
@@ -80,6 +90,9 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
         {"backends": [BACKEND], "failover": {"resume": "maybe"}},
         {"backends": [BACKEND], "access": {"trusted": ["my key"]}},
         {"backends": [{**BACKEND, "timeouts": {"total": "1s"}}]},
+        {"backends": [BACKEND], "sessions": {"store": "sqlite:/a"}},
+        {"backends": [BACKEND], "sessions": {"messages_max": 1}},
+        {"backends": [BACKEND], "cache": {"when": "never"}},
     ],
 )
 def test_the_json_schema_refuses_what_the_loader_refuses(file: dict[str, object]) -> None:

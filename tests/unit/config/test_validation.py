@@ -38,6 +38,17 @@ def mistakes_of(text: str, **env: str) -> list[str]:
         (PI + "failover: {resume: maybe}\n", "f:2:20: failover.resume: found maybe; want true, exact or false"),
         (PI + "timeouts: {keepalive: x}\n", "f:2:23: timeouts.keepalive: found x; want a duration"),
         (PI + "limits: {waiting_s_max: x}\n", "f:2:25: limits.waiting_s_max: found x; want a duration"),
+        (PI + "sessions: {store: sqlite}\n", "f:2:19: sessions.store: found sqlite; want none, file:/absolute/path or redis://"),
+        (PI + "sessions: {store: 'file:a'}\n", "f:2:19: sessions.store: found file:a; want file: and an absolute path"),
+        (PI + "sessions: {format: xml}\n", "f:2:20: sessions.format: found xml; want one of json, msgpack"),
+        (PI + "sessions: {ttl: 0}\n", "f:2:17: sessions.ttl: found 0; want more than 0: a duration"),
+        (PI + "sessions: {messages_max: 1}\n", "f:2:26: sessions.messages_max: found 1; want a whole number of 2 or more"),
+        (PI + "sessions: {bytes_max: 512}\n", "f:2:23: sessions.bytes_max: found 512; want at least 1KiB"),
+        (PI + "sessions: {on_error: cry}\n", "f:2:22: sessions.on_error: found cry; want one of answer, refuse"),
+        (PI + "sessions: {timeout: 0s}\n", "f:2:21: sessions.timeout: found 0s; want more than 0"),
+        (PI + "sessions: {prefix: 'a*'}\n", "f:2:20: sessions.prefix: found a*; want 1 to 64 characters"),
+        (PI + "cache: {size: x}\n", "f:2:15: cache.size: found x; want a size"),
+        (PI + "cache: {when: never}\n", "f:2:15: cache.when: found never; want one of always, no_backend"),
         ("backends: [{name: pi, url: 'http://pi', timeouts: {stal: 1}}]", "f:1:52: backends[0].timeouts.stal: found an un"),
         ("backends: [{name: pi, url: 'http://pi', models: {a.b: ''}}]", """f:1:55: backends[0].models["a.b"]: found ''"""),
         ("backends: [{name: pi, url: 'http://pi', models: {'': b}}]", "f:1:54: backends[0].models['']: found b; want a m"),
@@ -59,7 +70,7 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file() -> None:
 
 
 def test_an_unknown_key_without_a_likeness_gets_the_list_and_the_nearest() -> None:
-    (mistake,) = mistakes_of(PI + "sessions: {}\n")
+    (mistake,) = mistakes_of(PI + "zzzz: {}\n")
     assert "found an unknown key; want one of listen, admin, backends, " in mistake
     assert "(nearest: " in mistake
 
@@ -131,6 +142,19 @@ def test_a_mistake_in_a_key_shows_nothing_of_it() -> None:
         assert "hunter2" not in mistake
     (mistake,) = mistakes_of("backends:\n  - {name: pi, url: 'http://me:hunter2@pi'}\n")
     assert "hunter2" not in mistake
+
+
+def test_a_mistake_in_what_opens_the_store_shows_nothing_of_it() -> None:
+    for line in (
+        "key: hunter2",
+        "key: [hunter2]",
+        "store: 'redis://me:hunter2@a b'",
+        "store: 'rediz://:hunter2@a'",
+        "store: '${S}'",
+    ):
+        (mistake,) = mistakes_of(PI + f"sessions: {{{line}}}\n", S="rediz://hunter2")
+        assert "hunter2" not in mistake
+        assert mistake.startswith("f:2:")
 
 
 def test_a_path_is_written_as_an_operator_would() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from understudy.core.transcript import CARRIES, Case, Means, Shape, Transcript, Wish, cases_of, is_carried
+from understudy.core.transcript import CARRIES, CallDraft, Case, Means, Shape, Transcript, Wish, cases_of, is_carried
 
 WISH = Wish(Shape.OPENAI_CHAT)
 
@@ -15,6 +15,19 @@ def test_text_and_reasoning_are_joined_and_grow() -> None:
     assert (transcript.text, transcript.reasoning) == ("Once", "Hm")
     transcript.texts.append(" upon")
     assert (transcript.text, transcript.text) == ("Once upon", "Once upon")
+
+
+def test_what_is_given_stands_for_a_calls_arguments_until_pieces_come() -> None:
+    call = CallDraft(given='{"a":1}')
+    assert call.arguments == '{"a":1}'
+    call.pieces += ['{"b"', ":2}"]
+    assert (call.arguments, call.arguments) == ('{"b":2}', '{"b":2}')
+
+
+def test_everything_that_grows_counts_for_the_size() -> None:
+    calls = [CallDraft(0, "now", "id", pieces=["{", "}"]), CallDraft(1)]
+    assert Transcript(texts=["a", "b"], reasonings=["c"], calls=calls).size_characters == 10
+    assert Transcript().size_characters == 0
 
 
 @pytest.mark.parametrize(

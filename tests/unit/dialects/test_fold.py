@@ -22,6 +22,10 @@ def chunk(content: str, **more: object) -> dict[str, object]:
     return {"choices": [{"index": 0, "delta": {"content": content}, **more}]}
 
 
+def text_delta(text: str) -> bytes:
+    return sse({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}})
+
+
 @pytest.mark.parametrize(
     ("shape", "name", "text", "reasoning", "finish"),
     [
@@ -105,6 +109,33 @@ def test_an_event_that_says_who_knows_what_makes_the_whole_unreadable(shape: Sha
     assert received(shape, data).is_unreadable
 
 
+@pytest.mark.parametrize(
+    ("shape", "data", "has_gap"),
+    [
+        (CHAT, sse({"choices": [{"index": 0, "delta": {"content": "b", "citations": [1]}}]}), False),
+        (CHAT, sse({"choices": [{"index": 0, "delta": {"refusal": "b"}}]}), False),
+        (CHAT, sse({"choices": [{"index": 0, "delta": {"content": ["b"]}}]}), True),
+        (CHAT, sse({"error": {"message": "x"}}), False),
+        (OLLAMA, ndjson({"message": {"content": "b", "tool_name": "now"}, "done": False}), False),
+        (OLLAMA, ndjson({"message": {"content": "", "images": ["x"]}, "done": False}), True),
+        (OLLAMA, ndjson({"error": "x"}), False),
+        (MESSAGES, sse({"type": "brand_new"}), True),
+        (MESSAGES, sse({"type": "error", "error": {}}), False),
+    ],
+)
+def test_what_is_known_of_an_event_stays_and_a_gap_is_told(shape: Shape, data: bytes, has_gap: bool) -> None:
+    """Nothing goes on with either, but a client has seen the text."""
+    said = {CHAT: sse(chunk("a")), OLLAMA: ndjson({"message": {"content": "a"}, "done": False}), MESSAGES: text_delta("a")}
+    transcript = received(shape, said[shape] + data + said[shape])
+    assert (transcript.is_unreadable, transcript.has_gap) == (True, has_gap)
+    assert transcript.text == ("aba" if b'"b"' in data and not has_gap else "aa")
+
+
+def test_a_strange_event_of_another_choice_tells_that_there_are_several() -> None:
+    strange = {"choices": [{"index": 1, "delta": {"content": "b", "citations": [1]}}]}
+    assert received(CHAT, sse(chunk("a"), strange)).choices == 2
+
+
 def test_comments_pings_and_the_terminator_add_nothing() -> None:
     transcript = received(CHAT, b": ping\n\n:\n\ndata: [DONE]\n\n\n\n")
     assert transcript == Transcript()
@@ -117,6 +148,20 @@ def test_tool_calls_and_sound_are_seen_in_every_dialect() -> None:
     assert received(OLLAMA, (GOLDEN / "ollama/chat_tool_call.ndjson").read_bytes()).has_tool_call
     start = b'data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","name":"now","input":{}}}\n\n'
     assert received(MESSAGES, start).has_tool_call
+
+
+def test_only_the_first_choices_calls_are_gathered() -> None:
+    call = {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "now", "arguments": "{}"}}]}
+    transcript = received(CHAT, sse({"choices": [{"index": 0, "delta": call}]}, {"choices": [{"index": 1, "delta": call}]}))
+    assert (transcript.choices, len(transcript.calls)) == (2, 1)
+
+
+def test_timings_beside_the_finish_tell_the_tokens() -> None:
+    """llama.cpp, recorded: they stand there where no usage was asked for, and the cache's part of the prompt stands apart."""
+    timings = {"cache_n": 20, "prompt_n": 9, "predicted_n": 4}
+    finish = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "timings": timings}
+    assert received(CHAT, sse(chunk("a"), finish)).timed == (29, 4)
+    assert received(CHAT, sse({**chunk("a"), "timings": timings})).timed is None
 
 
 def test_several_choices_are_counted() -> None:

@@ -48,6 +48,9 @@ def test_every_field_is_told() -> None:
     record.resumed_on = ("laptop",)
     record.not_resumed = Refusal.NO_BACKEND
     record.prefilled_tokens = 77
+    record.merging = "appended"
+    record.session_loss = "full"
+    record.cached = "hit"
     line = describe(record, Level.WARNING, "2026-01-31T23:59:59.123Z")
     assert msgspec.to_builtins(line) == {
         "timestamp": "2026-01-31T23:59:59.123Z",
@@ -73,6 +76,9 @@ def test_every_field_is_told() -> None:
         "resumed_on": ["laptop"],
         "not_resumed": "no_backend",
         "prefilled_tokens": 77,
+        "session": "appended",
+        "session_loss": "full",
+        "cached": "hit",
     }
 
 
@@ -86,6 +92,12 @@ def test_what_a_client_wrote_is_cut() -> None:
 def test_a_text_that_fits_is_left_alone() -> None:
     assert bounded("a" * 200) == "a" * 200
     assert bounded("a" * 201) == "a" * 199 + "…"
+
+
+def test_a_turn_that_is_lost_and_an_answer_that_is_stale_are_warnings() -> None:
+    lost, stale, hit = exchange(attempt("pi")), exchange(), exchange()
+    lost.session_loss, stale.cached, hit.cached = "full", "stale", "hit"
+    assert [level_of(one) for one in (lost, stale, hit)] == [Level.WARNING, Level.WARNING, Level.INFO]
 
 
 def test_an_answer_that_did_not_break_has_no_word_of_it() -> None:

@@ -2,20 +2,23 @@
 
 import subprocess
 import sys
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.records import attempt, exchange
+from understudy.core.conversation import Merging
 from understudy.core.snapshot import Address, Backend, BackendState, Condition, Duty, RoutingPlan, RoutingSnapshot, Target
 from understudy.core.tally import Tally
 from understudy.core.transcript import Refusal
 from understudy.errors import FailureKind
 from understudy.telemetry.metrics import Histogram, Metrics, Moment
+from understudy.telemetry.session_counts import CacheMoment, SessionMoment
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
 
 
-def moment(**facts: int) -> Moment:
+def moment(**facts: Any) -> Moment:
     """Two backends: pi is up, laptop is down and drains."""
     pi = Backend("pi", Address("http", "10.0.0.1", 11434))
     laptop = Backend("laptop", Address("http", "10.0.0.2", 11434))
@@ -165,6 +168,28 @@ def test_a_refusal_that_another_backend_made_good_is_not_counted() -> None:
     record.not_resumed = Refusal.NO_MEANS
     metrics.on_exchange(record)
     assert not [name for name, _ in samples(metrics) if name == "understudy_resume_refusals_total"]
+
+
+def test_of_sessions_and_cache_nothing_is_told_where_there_are_none() -> None:
+    metrics = Metrics()
+    record = exchange(attempt("pi"))
+    record.merging = Merging.NEW
+    metrics.on_exchange(record)
+    text = metrics.render(moment()).decode()
+    assert "session" not in text
+    assert "cache" not in text
+
+
+def test_sessions_and_cache_are_told_where_there_are_some() -> None:
+    metrics = Metrics()
+    record = exchange(attempt("pi"))
+    record.merging = Merging.NEW
+    metrics.on_exchange(record)
+    seen = samples(metrics, moment(sessions=SessionMoment(sessions=3, kept=1), cache=CacheMoment(entries=2)))
+    assert seen["understudy_session_merges_total", (("merging", "new"),)] == 1
+    assert seen["understudy_sessions_kept_total", ()] == 1
+    assert seen["understudy_sessions", ()] == 3
+    assert seen["understudy_cache_entries", ()] == 2
 
 
 def test_a_duration_on_a_bound_belongs_to_it() -> None:

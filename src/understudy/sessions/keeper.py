@@ -1,0 +1,265 @@
+"""Stand in front of a session store: one exchange of a session at a time, no store asked that does not answer, counts of it all.
+
+Made by daemon, used by dataplane.turn for exchanges and by the admin port for operators. Knows no kind of store and no wire
+format; reads no message.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from understudy.core.conversation import Conversation
+from understudy.sessions.circuit import Circuit
+from understudy.sessions.order import Order
+from understudy.sessions.store import (
+    PAGE_MAX,
+    Conflict,
+    HeldElsewhere,
+    Hold,
+    Loss,
+    Page,
+    SessionStore,
+    StoreError,
+    Summary,
+    Swept,
+)
+
+# Between two sweeps; a short ttl is swept more often.
+SWEEP_S_MIN = 1.0
+SWEEP_S_MAX = 300.0
+# A store that hangs (a folder on a server that is gone) is waited for this long.
+ANSWER_S_MAX = 10.0
+
+# What says something of the store, not of one session.
+_OF_THE_STORE = frozenset({Loss.UNAVAILABLE, Loss.SLOW, Loss.FULL, Loss.READ_ONLY, Loss.REFUSED})
+
+_T = TypeVar("_T")
+
+
+class HeldSession:
+    """A session that one exchange has to itself until `release`."""
+
+    def __init__(self, keeper: "Keeper", session: str, hold: Hold) -> None:
+        self._keeper = keeper
+        self._session = session
+        self._hold: Hold | None = hold
+        self.conversation = hold.conversation
+        self.loss = hold.loss
+
+    async def keep(self, conversation: Conversation) -> None:
+        """Write the conversation; raises Conflict and StoreError as `Hold.keep` does."""
+        if self._hold is None:
+            raise RuntimeError("a session is written that was let go")
+        await self._keeper.ask(self._hold.keep(conversation))
+        self._keeper.on_kept(is_new=self.conversation is None)
+
+    async def release(self) -> None:
+        """Let others have the session; again: does nothing."""
+        hold, self._hold = self._hold, None
+        if hold is None:
+            return
+        try:
+            await hold.release()
+        finally:
+            self._keeper.on_released(self._session)
+
+
+class Keeper:
+    """The session store as everybody else sees it. `kept`, `lost`: conversations written, and turns that were not, by reason."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        tell: Callable[[str, dict[str, object]], None],
+    ) -> None:
+        self.ttl_s = store.ttl_s
+        self.kept = 0
+        self.lost: Counter[str] = Counter()
+        self.swept: Swept | None = None
+        # Why the store does not do its work now, None while it does.
+        self.loss: Loss | None = None
+        self._detail = ""
+        self._store = store
+        self._clock = clock
+        self._wall = wall
+        self._tell = tell
+        self._order = Order()
+        self._circuit = Circuit()
+        self._grown = 0
+
+    # --- life
+
+    async def open(self) -> None:
+        """Get the store ready. Raises StoreError for what an operator must mend."""
+        await self._store.open()
+
+    async def run(self) -> None:
+        """Sweep now and then, until cancelled."""
+        while True:
+            try:
+                swept = await self.ask(self._store.sweep(), wait_s=None)
+            except StoreError:
+                pass  # told where it was noticed; the next sweep looks again
+            else:
+                self.swept, self._grown = swept, 0
+                self._tell(
+                    "session.swept",
+                    {
+                        "sessions": swept.sessions,
+                        "size_bytes": swept.size_bytes,
+                        "expired": swept.expired,
+                        "set_aside": swept.set_aside,
+                    },
+                )
+            await asyncio.sleep(min(SWEEP_S_MAX, max(SWEEP_S_MIN, self.ttl_s / 4)))
+
+    def set_ttl(self, ttl_s: float) -> None:
+        """Take another ttl after a reload."""
+        self.ttl_s = self._store.ttl_s = ttl_s
+
+    async def close(self) -> None:
+        """Let go of the store."""
+        await self._store.close()
+
+    # --- for exchanges
+
+    async def hold(self, session: str, wait_s: float) -> HeldSession:
+        """Have the session to oneself, waiting up to `wait_s` for others. Raises HeldElsewhere and StoreError."""
+        until_s = self._clock() + wait_s
+        await self._order.take(session, wait_s)
+        try:
+            left_s = max(0.0, until_s - self._clock())
+            hold = await self.ask(self._store.hold(session, left_s), wait_s=left_s + ANSWER_S_MAX)
+        except BaseException:
+            self._order.leave(session)
+            raise
+        return HeldSession(self, session, hold)
+
+    async def ask(self, question: Awaitable[_T], wait_s: float | None = ANSWER_S_MAX) -> _T:
+        """Await a question to the store, unless that one rests; note whether it answers. Raises what the question raises."""
+        if not self._circuit.may_ask(self._clock()):
+            close = getattr(question, "close", None)
+            if close is not None:
+                close()
+            raise StoreError(Loss.RESTING, self._detail)
+        try:
+            async with asyncio.timeout(wait_s):
+                answer = await question
+        except TimeoutError:
+            self._note(StoreError(Loss.SLOW, f"no answer within {wait_s:g} s"))
+            raise StoreError(Loss.SLOW, f"no answer within {wait_s:g} s") from None
+        except StoreError as error:
+            self._note(error)
+            raise
+        except (HeldElsewhere, Conflict):
+            self._note(None)
+            raise
+        except BaseException:
+            self._circuit.on_dropped()
+            raise
+        self._note(None)
+        return answer
+
+    def on_kept(self, *, is_new: bool) -> None:
+        """A conversation was written."""
+        self.kept += 1
+        self._grown += is_new
+        self._recover()
+
+    def on_lost(self, loss: Loss) -> None:
+        """A turn that its client had was not written."""
+        self.lost[loss] += 1
+
+    def on_released(self, session: str) -> None:
+        """An exchange has let a session go."""
+        self._order.leave(session)
+
+    def _note(self, error: StoreError | None) -> None:
+        if error is None:
+            self._circuit.on_answer()
+            # To be able to read says nothing of writing.
+            if self.loss in (Loss.UNAVAILABLE, Loss.SLOW):
+                self._recover()
+            return
+        self._circuit.on_failure(error.loss, self._clock())
+        if error.loss not in _OF_THE_STORE:
+            return
+        if self.loss is None:
+            self._tell("store.became_unavailable", {"reason": str(error.loss), "detail": error.detail})
+        self.loss, self._detail = error.loss, error.detail
+
+    def _recover(self) -> None:
+        if self.loss is not None:
+            self.loss, self._detail = None, ""
+            self._tell("store.recovered", {})
+
+    # --- for operators
+
+    @property
+    def held(self) -> int:
+        """How many sessions an exchange has now."""
+        return self._order.held
+
+    @property
+    def waiting(self) -> int:
+        """How many exchanges wait for their session."""
+        return self._order.waiting
+
+    @property
+    def sessions(self) -> int:
+        """About how many sessions there are: those of the last sweep and those begun since."""
+        return (self.swept.sessions if self.swept else 0) + self._grown
+
+    def facts(self) -> dict[str, object]:
+        """Return how the store is, for readiness and status."""
+        if self.loss is None:
+            return {"store": "up"}
+        return {"store": str(self.loss), "detail": self._detail}
+
+    async def page(self, cursor: str, count: int) -> Page:
+        """List sessions; see `SessionStore.page`."""
+        return await self.ask(self._store.page(cursor, count), wait_s=None)
+
+    async def show(self, session: str) -> tuple[Summary, Conversation] | None:
+        """Read one session, whoever has it."""
+        return await self.ask(self._store.read(session))
+
+    async def delete(self, session: str) -> bool:
+        """Remove one session, whoever has it."""
+        is_gone = await self.ask(self._store.delete(session))
+        self._grown -= is_gone
+        return is_gone
+
+    async def purge(self, older_than_s: float) -> int:
+        """Remove the sessions that have not changed for that long, 0: all; return how many they were."""
+        count, now_unix_s = 0, self._wall()
+        async for summary in self._every():
+            if summary.changed_at_unix_s <= now_unix_s - older_than_s or not older_than_s:
+                count += await self.delete(summary.session)
+        return count
+
+    async def put(self, session: str, conversation: Conversation) -> None:
+        """Write a session as it is, in place of what there is. Raises HeldElsewhere, StoreError, Conflict."""
+        held = await self.hold(session, ANSWER_S_MAX)
+        try:
+            revision = held.conversation.revision if held.conversation else 0
+            changed_at_unix_s = conversation.changed_at_unix_s or self._wall()
+            await held.keep(msgspec.structs.replace(conversation, revision=revision + 1, changed_at_unix_s=changed_at_unix_s))
+        finally:
+            await held.release()
+
+    async def _every(self) -> AsyncIterator[Summary]:
+        cursor = ""
+        while True:
+            page = await self.page(cursor, PAGE_MAX)
+            for summary in page.summaries:
+                yield summary
+            cursor = page.cursor
+            if not cursor:
+                return
