@@ -36,6 +36,7 @@ STATUS: dict[str, Any] = {
             "engine": "ollama",
             "version": "0.11.4",
             "role": "primary",
+            "color": "none",
             "weight": 1,
             "condition": "up",
             "duty": "ready",

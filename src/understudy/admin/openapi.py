@@ -6,7 +6,7 @@ Read by admin.api only. Data, written by hand: a test holds it and the routes in
 from typing import Any
 
 from understudy import __version__
-from understudy.core.snapshot import Balance, Condition, Duty, EngineKind, Role
+from understudy.core.snapshot import Balance, Color, Condition, Duty, EngineKind, Role
 from understudy.sessions.store import ID_BYTES_MAX, PAGE_MAX
 
 
@@ -154,6 +154,7 @@ def _schemas() -> dict[str, Any]:
             "engine": {"enum": [each.value for each in EngineKind]},
             "version": text,
             "role": {"enum": [each.value for each in Role]},
+            "color": {"enum": [each.value for each in Color]},
             "weight": whole,
             "condition": {"enum": [each.value for each in Condition]},
             "duty": {"enum": [each.value for each in Duty]},

@@ -124,6 +124,8 @@ def meaning(settings: Settings) -> Iterator[str]:
 def _backend_lines(backend: Backend) -> Iterator[str]:
     engine = "engine found by the probe" if backend.engine is EngineKind.AUTO else f"engine {backend.engine}"
     facts = [engine]
+    if backend.color != "none":
+        facts.append(f"color {backend.color}")
     if backend.weight != 1:
         facts.append(f"weight {backend.weight}")
     if backend.in_flight_max:

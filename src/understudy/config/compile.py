@@ -68,6 +68,7 @@ def _backend(written: BackendSettings, health: HealthSettings, timeouts: Timeout
         address=written.url,
         engine=written.engine,
         role=written.role,
+        color=written.color,
         weight=written.weight,
         in_flight_max=written.in_flight_max,
         models=tuple(written.models.items()),

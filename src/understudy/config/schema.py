@@ -40,6 +40,7 @@ from understudy.core.snapshot import (
     Balance,
     CacheRules,
     CacheWhen,
+    Color,
     EngineKind,
     FailoverRules,
     HealthRules,
@@ -148,6 +149,9 @@ class BackendSettings(Section):
     url: Url = Field(description="Where the backend listens.", examples=["http://192.168.1.100:11434"])
     engine: EngineKind = Field(default=EngineKind.AUTO, description="The software it runs; auto lets the probe find out.")
     role: Role = Field(default=Role.PRIMARY, description="A backup is used when no primary can be.")
+    color: Color = Field(
+        default=Color.NONE, description="A kept conversation stays on the color it began with; none serves both."
+    )
     weight: Weight = Field(default=1, description="Share among equals, 1 to 1000.")
     in_flight_max: WholeFromZero = Field(default=0, description="Exchanges at this backend at once; 0: no limit.")
     models: Annotated[dict[ModelName, ModelName], nothing_is_empty(dict)] = Field(

@@ -1,4 +1,4 @@
-"""Where a stored conversation wishes to go: the backend that holds its cache, within the role that is chosen anyway.
+"""Where a stored conversation wishes to go: the color it began with, and the backend that holds its cache, within its role.
 
 Asked by core.balancer. What is wished for stands in the `Ask`, from the session store. Pure. A wish only: whether that backend is
 fit, and what becomes of the exchange otherwise, is the balancer's.
@@ -8,6 +8,13 @@ from collections.abc import Sequence
 
 from understudy.core.ask import Ask
 from understudy.core.shortlist import Candidate
+from understudy.core.snapshot import Color
+
+
+def of_color(groups: Sequence[Sequence[Candidate]], color: str) -> tuple[tuple[Candidate, ...], ...]:
+    """Return the groups with those of `color` alone, and those of none, which serve both."""
+    colors = (color, Color.NONE)
+    return tuple(tuple(one for one in group if one.target.backend.color in colors) for group in groups)
 
 
 def preferred(group: Sequence[Candidate], ask: Ask) -> Candidate | None:

@@ -8,7 +8,7 @@ random. Never waits, never counts an attempt (`Tally.begin`) and never decides a
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from understudy.core.affinity import preferred
+from understudy.core.affinity import of_color, preferred
 from understudy.core.ask import Ask
 from understudy.core.preference import Counted, prefer
 from understudy.core.shortlist import Candidate, Choice, Shortlist, client_models_of, is_usable
@@ -44,6 +44,7 @@ def pick(
 ) -> Choice | NoChoice:
     """Return the backend for the next attempt: primaries before backups, then the preferred one, then as `plan.balance` says.
 
+    Those of the conversation's color come first, as long as one of them is open.
     Never one that was `tried`, is not UP or WARMING, is not READY, does not speak the dialect or serve the model, asked for
     rest, is full, or is ejected, unless all that remain are ejected: then the least bad one. A half-open backend is chosen as
     a trial, while no other trial runs. With `is_last_resort` condition and ejection do not matter.
@@ -51,10 +52,21 @@ def pick(
     shortlist = tally.shortlists.of(snapshot, ask)
     if is_last_resort:
         return _pick_last_resort(shortlist, tally, tried, now_s)
-    balance = snapshot.plan.balance
+    if ask.color:
+        choice = _pick_open(of_color(shortlist.groups, ask.color), snapshot.plan.balance, tally, ask, tried, now_s)
+        if choice is not None:
+            return choice
+    choice = _pick_open(shortlist.groups, snapshot.plan.balance, tally, ask, tried, now_s)
+    return choice or _pick_ejected(shortlist, tally, tried, now_s)
+
+
+def _pick_open(
+    groups: Sequence[Sequence[Candidate]], balance: Balance, tally: Tally, ask: Ask, tried: Collection[str], now_s: float
+) -> Choice | None:
+    """Return the backend of the first of `groups` that has one in service with room; None when none has."""
     is_first_best = balance is Balance.ORDERED or (balance is Balance.SESSION and not ask.session)
     deferred: list[Counted] = []
-    for group in shortlist.groups:
+    for group in groups:
         wanted = preferred(group, ask) if ask.prefer else None
         if wanted is not None and wanted.name not in tried and _is_open(wanted, tally.of(wanted.name), now_s):
             return _choose(wanted, tally.of(wanted.name))
@@ -76,7 +88,7 @@ def pick(
     if deferred:
         # Better a warming backend that has not earned its turn than none.
         return _choose(*prefer(balance, deferred, ask.session, now_s))
-    return _pick_ejected(shortlist, tally, tried, now_s)
+    return None
 
 
 def has_alternative(snapshot: RoutingSnapshot, tally: Tally, ask: Ask, *, name: str) -> bool:

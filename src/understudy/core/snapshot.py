@@ -29,6 +29,14 @@ class Role(StrEnum):
     BACKUP = "backup"
 
 
+class Color(StrEnum):
+    """Which of two sets a backend belongs to; NONE serves both."""
+
+    BLUE = "blue"
+    GREEN = "green"
+    NONE = "none"
+
+
 class Condition(StrEnum):
     """What we believe of a backend."""
 
@@ -197,6 +205,7 @@ class Backend:
     api_key: str = field(default="", repr=False)
     health: HealthRules = HealthRules()
     timeouts: Timeouts = Timeouts()
+    color: Color = Color.NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ def _backend_status(target: Target, counts: BackendTally, now_s: float) -> dict[
         "engine": str(state.engine),
         "version": state.version,
         "role": str(backend.role),
+        "color": str(backend.color),
         "weight": backend.weight,
         "condition": str(state.condition),
         "duty": str(state.duty),

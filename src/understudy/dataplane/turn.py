@@ -13,7 +13,7 @@ import msgspec
 
 from understudy.core.conversation import Conversation, Given, Merged, Merging, Mode, merge
 from understudy.core.message import Mark, Message, Speaker
-from understudy.core.snapshot import OnError, SessionRules
+from understudy.core.snapshot import Color, OnError, SessionRules
 from understudy.core.trimming import Bounds, trim
 from understudy.dataplane.withheld import WithheldOutlet
 from understudy.dialects.answered import Answered, answer_of, joined, read_answer
@@ -273,7 +273,7 @@ class Turn:
             messages=(*map(self._dated, messages), answer),
             model=exchange.ask.model,
             backend=exchange.record.backend,
-            color=exchange.ask.color,
+            color=asked.color or self._color_of(exchange.record.backend),
             prompt_tokens=answered.prompt_tokens,
             completion_tokens=answered.completion_tokens,
             begun_at_unix_s=asked.begun_at_unix_s or now_unix_s,
@@ -284,6 +284,12 @@ class Turn:
         if trimmed is None:
             raise StoreError(Loss.TOO_LARGE)
         return trimmed
+
+    def _color_of(self, name: str) -> str:
+        """Return the color of the backend that answered, "" where it has none."""
+        targets = self._exchange.relay.published.current.targets
+        color = next((target.backend.color for target in targets if target.backend.name == name), Color.NONE)
+        return "" if color is Color.NONE else str(color)
 
     def _dated(self, message: Message) -> Message:
         return message if message.at_unix_s else msgspec.structs.replace(message, at_unix_s=self._turns.wall())

@@ -13,7 +13,7 @@ from typing import Final
 from understudy.sessions import file_lock
 from understudy.sessions.record import Reason, Unreadable
 from understudy.sessions.session_files import SessionFiles
-from understudy.sessions.shard import CLAIM, CORRUPT, LOCK, NAMED, SESSION, TMP, loss_of, opened, remove
+from understudy.sessions.shard import CLAIM, CORRUPT, LOCK, OURS, SESSION, TMP, loss_of, opened, remove
 from understudy.sessions.store import Loss, Summary, Swept
 
 # What a process has left behind that was killed: no write and no wait takes that long.
@@ -84,7 +84,7 @@ def _files(folder: int) -> Iterator[str]:
     """Yield the names of the store's own files in a folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if NAMED.match(entry.name):
+            if OURS.fullmatch(entry.name):
                 yield entry.name
 
 

@@ -21,8 +21,10 @@ CLAIM: Final = ".claim"
 CORRUPT: Final = ".corrupt"
 TMP: Final = ".tmp"
 
-# What a name of a file begins with; all else in a folder is somebody else's and left alone.
-NAMED: Final = re.compile(r"[0-9a-f]{64}\.")
+# The store's own files; all else in a folder is somebody else's and left alone.
+OURS: Final = re.compile(
+    r"[0-9a-f]{64}(\.session|\.lock|\.claim|(\.[0-9a-f]{8})?\.corrupt|\.[0-9]+-[0-9a-f]{8}\.[0-9]+\.tmp)",
+)
 _SHARD: Final = re.compile(r"[0-9a-f]{2}")
 
 _LOSSES: Final = {

@@ -6,6 +6,7 @@ from understudy.core.snapshot import (
     Balance,
     CacheRules,
     CacheWhen,
+    Color,
     EngineKind,
     FailoverRules,
     HealthRules,
@@ -27,8 +28,8 @@ def test_a_bare_file_compiles_to_the_defaults_of_the_plan() -> None:
 def test_every_key_reaches_its_place_in_the_plan() -> None:
     text = """
 backends:
-  - {name: a, url: 'https://a:1/x', engine: vllm, role: backup, weight: 2, in_flight_max: 3, models: {m: n, o: n}, api_key: k,
-     timeouts: {stall: 9}}
+  - {name: a, url: 'https://a:1/x', engine: vllm, role: backup, color: green, weight: 2, in_flight_max: 3, models: {m: n, o: n},
+     api_key: k, timeouts: {stall: 9}}
 health: {interval: 1, timeout: 2, rise: 3, fall: 4, max_fails: 5, fail_timeout: 6, slow_start: 7}
 timeouts: {connect: 1, first_token: 2, stall: 3, total: 4, keepalive: 5}
 failover: {tries: 1, budget: 50%, hold: 2, body_max: 3, resume: exact, assemble: no, hedge: yes}
@@ -42,7 +43,9 @@ limits: {head_max: 1, fields_max: 2, target_max: 3, head_timeout: 4, body_timeou
     health = HealthRules(1.0, 2.0, 3, 4, 5, 6.0, 7.0)
     own = Timeouts(1.0, 2.0, 9.0, 4.0, 5.0)
     models = (("m", "n"), ("o", "n"))
-    backend = Backend("a", Address("https", "a", 1, "/x"), EngineKind.VLLM, Role.BACKUP, 2, 3, models, "k", health, own)
+    backend = Backend(
+        "a", Address("https", "a", 1, "/x"), EngineKind.VLLM, Role.BACKUP, 2, 3, models, "k", health, own, Color.GREEN
+    )
     assert compile_plan(load_text(text, {})) == RoutingPlan(
         backends=(backend,),
         balance=Balance.SESSION,

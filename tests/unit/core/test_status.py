@@ -52,6 +52,7 @@ def test_quiet_backend_is_told_whole() -> None:
             "engine": "ollama",
             "version": "0.15.1",
             "role": "primary",
+            "color": "none",
             "weight": 2,
             "condition": "up",
             "duty": "ready",

@@ -1,6 +1,7 @@
 """One exchange's turn in a stored conversation: what the engine is given, what is kept, and when the client sees the end."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,10 @@ from support.answers import LAST_CHUNK, chunk, head_bytes, stream_head
 from support.session_stage import CHAT, WALL_S, SessionStage, head_of, is_ended, later, whole
 from support.stage import DONE, FINISH, OPENING, delta, request, stream_of
 from support.talk import assistant, kept, user
-from support.targets import targets
+from support.targets import target, targets
 from understudy.core.conversation import Conversation
 from understudy.core.message import Mark
-from understudy.core.snapshot import OnError, SessionRules
+from understudy.core.snapshot import Color, OnError, SessionRules, Target
 from understudy.sessions.store import Loss, StoreError
 
 Q1_A1 = kept(user("q1"), assistant("a1"), said_first="s")
@@ -26,6 +27,11 @@ async def told(stage: SessionStage, session: str, question: str, answer: str, **
     await stage.say(0, stream_of(answer))
     await later()
     assert is_ended(client)
+
+
+def colored(one: Target, color: Color) -> Target:
+    """Give a backend its color."""
+    return replace(one, backend=replace(one.backend, color=color))
 
 
 # --- what is given and kept
@@ -74,6 +80,17 @@ async def test_the_conversation_stays_with_the_backend_that_has_its_cache(monkey
     await stage.say_to("s", "q2")
     await later()
     assert stage.given(1) == ["user: q1", "assistant: a1", "user: q2"]
+
+
+async def test_the_color_of_the_first_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = [colored(target(0), Color.GREEN), colored(target(1), Color.BLUE)]
+    stage = SessionStage(monkeypatch, *pool)
+    await told(stage, "s", "q1", "a1")
+    assert stage.store.kept["s"].color == "green"
+    stage.store.kept["s"] = Conversation(1, messages=(user("q1"), assistant("a1")), color="blue")
+    await stage.say_to("s", "q2")
+    await later()
+    assert stage.given(1)[-1] == "user: q2"
 
 
 async def test_reset_begins_anew_under_the_next_revision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from understudy.sessions.store import Swept
 
 # All in one folder.
 SESSIONS = [f"s{index}" for index in range(3000) if CODECS["json"].name(f"s{index}").startswith("ab")]
-NAMES = sorted(CODECS["json"].name(session) for session in SESSIONS)
 
 
 class OneFolder(Folder):
@@ -80,7 +79,14 @@ def test_a_listing_reads_no_bodies(folder: OneFolder, monkeypatch: pytest.Monkey
 
 def test_what_has_expired_is_not_listed_and_others_files_are_left_alone(folder: OneFolder) -> None:
     old(folder.file(SESSIONS[0]), TTL_S + 60)
-    for name in ("README", ".nfs000000", "ab.session", "ab" * 32 + ".session.bak", "AB" * 32 + ".session"):
+    for name in (
+        "README",
+        ".nfs000000",
+        "ab.session",
+        "ab" * 32 + ".session.bak",
+        "ab" * 32 + ".x.session",
+        "AB" * 32 + ".session",
+    ):
         old(folder.path / "ab" / name, 10 * SET_ASIDE_S_MIN)
     before = folder.left()
     assert set(folder.listed()[0]) == set(SESSIONS[1:5])
@@ -147,11 +153,11 @@ def test_what_somebody_has_or_has_just_written_is_not_swept(folder: OneFolder, m
 def test_what_killed_processes_left_is_swept_after_an_hour(folder: OneFolder) -> None:
     before = folder.left()
     session = SESSIONS[0]
-    for suffix in (".lock", ".1-abcd.0.tmp", ".claim"):
+    for suffix in (".lock", ".1-0123abcd.0.tmp", ".claim"):
         old(folder.file(session, suffix), LEFT_S - 60)
     folder.sweep()
     assert len(folder.left()) == len(before) + 3
-    for suffix in (".lock", ".1-abcd.0.tmp", ".claim"):
+    for suffix in (".lock", ".1-0123abcd.0.tmp", ".claim"):
         old(folder.file(session, suffix), LEFT_S + 60)
     folder.sweep()
     assert folder.left() == before
