@@ -26,12 +26,14 @@ from bench.proxies import (
     running_proxy,
 )
 from bench.resume import measure_breaks
+from bench.sessions import measure_turns
 
 KIB, MIB = 1024, 1024 * 1024
 # What the project allows itself; None where the bound is a ratio and not a figure.
 AT_MOST_OF_NGINX = {"request_us": 3.0, "chunk_us": 1.5}
 AT_MOST = {"first_answer_s": 1.5, "idle_mib": 60.0, "held_stream_kib": 40.0, "growth_kib": 1024.0}
 BREAK_MS_AT_MOST = 50.0
+TURN_US_AT_MOST = 1000.0
 SAYS = {
     "first_answer_s": "start until the first answer, s",
     "idle_mib": "resident memory when idle, MiB",
@@ -50,6 +52,7 @@ class Wish:
     held: int
     exchanges: int
     breaks: int
+    turns: int
 
 
 def say(line: str = "") -> None:
@@ -158,6 +161,15 @@ def print_breaks(gaps_ms: dict[str, tuple[float, float]]) -> None:
         say(f"{pair:36}{median_ms:13.2f}{worst_ms:13.2f}{BREAK_MS_AT_MOST:13.2f}")
 
 
+def print_turns(turns_us: dict[str, float]) -> None:
+    """Print what it costs to keep a conversation, beside an exchange that nothing keeps."""
+    base_us = turns_us["none"]
+    say(f"\n{'a turn with 20 messages kept':36}{'us/turn':>13}{'of that, kept':>14}{'at most':>13}")
+    for name, turn_us in turns_us.items():
+        kept = f"{turn_us - base_us:.0f}" if name != "none" else "-"
+        say(f"{name:36}{turn_us:13.0f}{kept:>14}{TURN_US_AT_MOST:13.0f}")
+
+
 def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
     keys = {key for row in rows for key in row}
     return {key: statistics.median(row[key] for row in rows if key in row) for key in keys}
@@ -175,8 +187,9 @@ def _read_wish() -> Wish:
     parser.add_argument("--held", type=int, default=1000, help="streams held open for the memory figure")
     parser.add_argument("--exchanges", type=int, default=100_000, help="exchanges for the growth figure")
     parser.add_argument("--breaks", type=int, default=50, help="answers broken in the middle, for each pair of engines")
+    parser.add_argument("--turns", type=int, default=1000, help="turns of a kept conversation, for each kind of store")
     given = parser.parse_args()
-    return Wish(given.rounds, given.seconds, given.streams, given.held, given.exchanges, given.breaks)
+    return Wish(given.rounds, given.seconds, given.streams, given.held, given.exchanges, given.breaks, given.turns)
 
 
 def main() -> int:
@@ -189,6 +202,7 @@ def main() -> int:
             compile_tools(work)
             print_tables(measure_all(work, wish))
             print_breaks(measure_breaks(work, wish.breaks))
+            print_turns(measure_turns(work, wish.turns))
     except BenchError as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1

@@ -97,6 +97,11 @@ class WithheldOutlet(Outlet):
         if self._is_ended:
             super().end()
 
+    def write_comment(self) -> None:
+        """Write a comment between two events, but for one that would let the end slip out before it."""
+        if not self._tail:
+            super().write_comment()
+
     def write_last(self, event: bytes) -> None:
         """Write what was withheld and one event of our own, after which nothing follows."""
         tail, self._tail = self._tail, b""

@@ -132,6 +132,17 @@ async def test_what_is_withheld_of_a_broken_stream_goes_before_the_error(monkeyp
     assert stage.kept("s") == ["user: q1", "assistant: a [DONE] (torn)"]
 
 
+async def test_a_comment_does_not_let_the_end_slip_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    client = await gated(stage)
+    await stage.say(0, stream_of("a1"))
+    client.protocol.eof_received()
+    await later()
+    assert DONE not in client.data
+    await opened(stage)
+    assert client.data.endswith(chunk(DONE) + LAST_CHUNK)
+
+
 async def test_bytes_are_counted_as_they_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = SessionStage(monkeypatch)
     await stage.say_to("s", "q1")
