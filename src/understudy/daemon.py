@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
 from understudy.admin.api import Operator, make_app
@@ -38,15 +38,15 @@ from understudy.dataplane.listener import Listener, address_of, bind, raise_desc
 from understudy.dataplane.pool import IDLE_MAX, Pool
 from understudy.dataplane.relay import Relay
 from understudy.dataplane.resolver import Resolver
-from understudy.dataplane.turns import Turns
 from understudy.errors import FailureKind
-from understudy.sessions.keeper import Keeper
-from understudy.sessions.opening import StoreRules, make_store
 from understudy.sessions.store import StoreError
 from understudy.telemetry import logs
 from understudy.telemetry.ledger import Ledger
 from understudy.telemetry.metrics import Metrics, Moment
 from understudy.telemetry.session_counts import CacheMoment, SessionMoment
+
+if TYPE_CHECKING:
+    from understudy.sessions.keeper import Keeper
 
 # Before clients are let in the first probes get this long: enough for backends that are up, short for those that are not.
 FIRST_PROBES_S_MAX = 0.5
@@ -91,17 +91,20 @@ class Daemon(Operator):
         self.listener: Listener | None = None
         self.admin: AdminPort | None = None
 
-    def _make_keeper(self, settings: Settings) -> Keeper | None:
+    def _make_keeper(self, settings: Settings) -> "Keeper | None":
         """Make what keeps conversations, where the file names a store. Raises OSError for what an operator must mend."""
         rules = settings.sessions
         if rules.store is None:
             return None
+        # Loaded where there is a store: the dialects' messages alone take a MiB.
+        from understudy.dataplane.turns import Turns
+        from understudy.sessions.keeper import Keeper
+        from understudy.sessions.opening import StoreRules, make_store
+
         address = rules.store.text if isinstance(rules.store, RedisUrl) else str(rules.store)
         with _told_as_os_error():
-            store = make_store(
-                StoreRules(address, rules.format, rules.key, rules.ttl, rules.timeout, rules.prefix),
-                self.tell,
-            )
+            wanted = StoreRules(address, rules.format, rules.key, rules.ttl, rules.timeout, rules.prefix)
+            store = make_store(wanted, self.tell)
         keeper = Keeper(store, clock=self._clock, wall=time.time, tell=self.tell)
         self.relay.turns = Turns(keeper, self.published, wall=time.time, tell=self.tell, report=self.report)
         return keeper

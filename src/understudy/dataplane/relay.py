@@ -6,7 +6,7 @@ Decides nothing about backends (core.exchange) and reads no bytes of an answer (
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -28,10 +28,13 @@ from understudy.dataplane.observations import Observations
 from understudy.dataplane.pool import Pool
 from understudy.dataplane.relayed import RelayedExchange
 from understudy.dataplane.resuming import AbilityMemo
-from understudy.dataplane.turns import Turns
 from understudy.dataplane.waiting import WaitingLine
 from understudy.dialects.contract import Dialect, Route, RouteKind
 from understudy.errors import MEANING, FailureKind
+
+if TYPE_CHECKING:
+    # Loaded where there is a session store: the dialects' messages take a MiB.
+    from understudy.dataplane.turns import Turns
 
 # How often the deadlines of running exchanges are looked at.
 SWEEP_INTERVAL_S = 0.05

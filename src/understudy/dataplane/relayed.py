@@ -22,13 +22,13 @@ from understudy.dataplane.outlet import Outlet
 from understudy.dataplane.received import Received
 from understudy.dataplane.resuming import Resumer
 from understudy.dataplane.sending import send
-from understudy.dataplane.turn import Turn
 from understudy.dialects.contract import Dialect
 from understudy.dialects.wish import shape_of
 from understudy.errors import MEANING, Blame, Failure, FailureKind
 
 if TYPE_CHECKING:
     from understudy.dataplane.relay import Relay
+    from understudy.dataplane.turn import Turn
 
 
 class RelayedExchange:
@@ -46,7 +46,7 @@ class RelayedExchange:
     attempt: RunningAttempt | None = None
     hedge: RunningAttempt | None = None
     resumer: Resumer | None = None
-    turn: Turn | None = None
+    turn: "Turn | None" = None
     own_words = ""
     client = b""
     priority = NORMAL

@@ -352,6 +352,7 @@ class RedisHold:
             self.is_locked = False
             store.let_go(self.token)
         if replicas and (isinstance(replicas[0], Exception) or replicas[0] < store.address.replicas):
+            store.link().doubt()
             raise StoreError(Loss.UNAVAILABLE, f"the master has it, but not {store.address.replicas} of its replicas")
         self._unsure = None
 
