@@ -5,9 +5,10 @@ format; reads no message.
 """
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -30,8 +31,13 @@ from understudy.sessions.store import (
 # Between two sweeps; a short ttl is swept more often.
 SWEEP_S_MIN = 1.0
 SWEEP_S_MAX = 300.0
-# A store that hangs (a folder on a server that is gone) is waited for this long.
+# A store that hangs (a folder on a server that is gone) is waited for this long; to be gone through it may take longer.
 ANSWER_S_MAX = 10.0
+PAGE_ANSWER_S_MAX = 60.0
+SWEEP_ANSWER_S_MAX = 900.0
+# How often a store that rests is looked at, and the session that nobody has, by which it is tried.
+LOOK_S = 0.25
+NOBODY = "understudy: nobody"
 
 # What says something of the store, not of one session.
 _OF_THE_STORE = frozenset({Loss.UNAVAILABLE, Loss.SLOW, Loss.FULL, Loss.READ_ONLY, Loss.REFUSED})
@@ -100,10 +106,15 @@ class Keeper:
         await self._store.open()
 
     async def run(self) -> None:
-        """Sweep now and then, until cancelled."""
+        """Sweep now and then, and try a store that rests, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sweep_again_and_again(), name="sessions.sweep")
+            tasks.create_task(self._try_when_rested(), name="sessions.try")
+
+    async def _sweep_again_and_again(self) -> None:
         while True:
             try:
-                swept = await self.ask(self._store.sweep(), wait_s=None)
+                swept = await self.ask(self._store.sweep(), wait_s=SWEEP_ANSWER_S_MAX)
             except StoreError:
                 pass  # told where it was noticed; the next sweep looks again
             else:
@@ -118,6 +129,13 @@ class Keeper:
                     },
                 )
             await asyncio.sleep(min(SWEEP_S_MAX, max(SWEEP_S_MIN, self.ttl_s / 4)))
+
+    async def _try_when_rested(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._circuit.is_rested(self._clock()):
+                with contextlib.suppress(StoreError):
+                    await self._answer_of(self._store.read(NOBODY), ANSWER_S_MAX)
 
     def set_ttl(self, ttl_s: float) -> None:
         """Take another ttl after a reload."""
@@ -141,27 +159,26 @@ class Keeper:
             raise
         return HeldSession(self, session, hold)
 
-    async def ask(self, question: Awaitable[_T], wait_s: float | None = ANSWER_S_MAX) -> _T:
+    async def ask(self, question: Coroutine[Any, Any, _T], wait_s: float | None = None) -> _T:
         """Await a question to the store, unless that one rests; note whether it answers. Raises what the question raises."""
-        if not self._circuit.may_ask(self._clock()):
-            close = getattr(question, "close", None)
-            if close is not None:
-                close()
+        if self._circuit.is_open:
+            question.close()
             raise StoreError(Loss.RESTING, self._detail)
+        return await self._answer_of(question, ANSWER_S_MAX if wait_s is None else wait_s)
+
+    async def _answer_of(self, question: Coroutine[Any, Any, _T], wait_s: float) -> _T:
         try:
             async with asyncio.timeout(wait_s):
                 answer = await question
         except TimeoutError:
-            self._note(StoreError(Loss.SLOW, f"no answer within {wait_s:g} s"))
-            raise StoreError(Loss.SLOW, f"no answer within {wait_s:g} s") from None
+            error = StoreError(Loss.SLOW, f"no answer within {wait_s:g} s")
+            self._note(error)
+            raise error from None
         except StoreError as error:
             self._note(error)
             raise
         except (HeldElsewhere, Conflict):
             self._note(None)
-            raise
-        except BaseException:
-            self._circuit.on_dropped()
             raise
         self._note(None)
         return answer
@@ -224,7 +241,7 @@ class Keeper:
 
     async def page(self, cursor: str, count: int) -> Page:
         """List sessions; see `SessionStore.page`."""
-        return await self.ask(self._store.page(cursor, count), wait_s=None)
+        return await self.ask(self._store.page(cursor, count), wait_s=PAGE_ANSWER_S_MAX)
 
     async def show(self, session: str) -> tuple[Summary, Conversation] | None:
         """Read one session, whoever has it."""

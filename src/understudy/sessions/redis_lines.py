@@ -259,18 +259,14 @@ class ClusterLine:
             await client.initialize()
             if len(commands) == 1:
                 return [await _reply(client, commands[0], node)]
-            target = node or (client.get_node_from_key(key) if key else None)
-            pipeline = client.pipeline()
-            for command in commands:
-                pipeline.execute_command(*command, **({} if target is None else {"target_nodes": target}))
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            return await _replies(client, commands, node or (client.get_node_from_key(key) if key else None))
         except RedisClusterException:
             await self._forget(client)
             raise
         except (RedisConnectionError, RedisTimeoutError) as error:
             is_broken = type(error) is RedisConnectionError
-            if node is not None and (is_fresh or not is_broken):
-                # Only questions about keys make the library look for the servers again.
+            # Only single commands about keys make the library look for the servers again. A node is asked once more before.
+            if len(commands) > 1 if node is None else (is_fresh or not is_broken):
                 await self._forget(client)
             if is_broken:
                 raise Broke from error
@@ -278,13 +274,6 @@ class ClusterLine:
         except AttributeError as error:
             # When the servers' roles change, the library closes connections that are in use, and then writes to None.
             raise Broke from error
-        broken = next((one for one in replies if isinstance(one, RedisConnectionError | RedisTimeoutError)), None)
-        if broken is not None:
-            await self._forget(client)
-            if type(broken) is RedisConnectionError:
-                raise Broke from broken
-            raise broken
-        return replies
 
     async def nodes(self) -> list[Any]:
         """See `Line`. A cluster's are its primaries."""
@@ -330,6 +319,17 @@ async def _reply(client: RedisCluster, command: Command, node: ClusterNode | Non
         return await (client if node is None else node).execute_command(*command)
     except ResponseError as error:
         return error
+
+
+async def _replies(client: RedisCluster, commands: Sequence[Command], node: ClusterNode | None) -> list[Any]:
+    pipeline = client.pipeline()
+    for command in commands:
+        pipeline.execute_command(*command, **({} if node is None else {"target_nodes": node}))
+    replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, RedisConnectionError | RedisTimeoutError):
+            raise reply
+    return replies
 
 
 def _settings(address: RedisAddress) -> dict[str, Any]:

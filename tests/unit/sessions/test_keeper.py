@@ -93,14 +93,24 @@ async def test_a_store_that_fails_is_told_once_and_rests(stage: Stage) -> None:
     assert stage.keeper.facts() == {"store": "unavailable", "detail": "gone"}
 
 
-async def test_a_store_that_comes_back_is_told_once(stage: Stage) -> None:
+async def test_a_store_that_comes_back_is_found_and_told_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.store.fails["hold"] = StoreError(Loss.SLOW)
     for _ in range(FAILURES_MAX):
         with suppress(StoreError):
             await stage.keeper.hold("s", 1.0)
-    del stage.store.fails["hold"]
+    monkeypatch.setattr(keepers, "LOOK_S", 0.0)
+    stage.store.fails = {"read": StoreError(Loss.SLOW), "sweep": StoreError(Loss.SLOW)}
+    running = asyncio.ensure_future(stage.keeper.run())
+    await asyncio.sleep(0.01)
+    assert stage.store.asked == ["hold"] * FAILURES_MAX, "it rests"
     stage.now_s = 60.0
-    await (await stage.keeper.hold("s", 1.0)).release()
+    await asyncio.sleep(0.01)
+    assert stage.store.asked[-1] == "read"
+    assert stage.keeper.facts() == {"store": "slow", "detail": ""}
+    stage.store.fails.clear()
+    stage.now_s = 120.0
+    await asyncio.sleep(0.01)
+    running.cancel()
     await (await stage.keeper.hold("s", 1.0)).release()
     assert stage.events() == ["store.became_unavailable", "store.recovered"]
     assert stage.keeper.facts() == {"store": "up"}

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from redis import exceptions
 
-from support.redis_server import MASTER_NAME, RedisServer, Sentinel, free_port
-from support.redis_stage import SESSION, is_lost, opened, said, say, soon, texts_in
+from support.redis_server import RedisServer, free_port
+from support.redis_stage import SESSION, is_lost, linked, opened, said, say, silent_server, soon, texts_in
 from understudy.sessions.redis_address import read_redis_address
-from understudy.sessions.redis_link import CONNECTIONS_MAX, Link, loss_of, store_error
+from understudy.sessions.redis_lines import CONNECTIONS_MAX
+from understudy.sessions.redis_link import Link, loss_of, store_error
 from understudy.sessions.redis_scripts import RELEASE
 from understudy.sessions.store import Loss, StoreError
 
@@ -33,15 +34,6 @@ def redis_server() -> Iterator[RedisServer]:
 def redis(redis_server: RedisServer) -> RedisServer:
     redis_server.ask("FLUSHALL")
     return redis_server
-
-
-@asynccontextmanager
-async def linked(url: str, timeout_s: float = 0.5) -> AsyncIterator[Link]:
-    link = Link(read_redis_address(url), timeout_s)
-    try:
-        yield link
-    finally:
-        await link.close()
 
 
 def wrapped(error: Exception, below: BaseException) -> Exception:
@@ -167,21 +159,6 @@ async def test_a_server_that_has_forgotten_a_script_is_taught_it_again(redis: Re
         assert await link.run(RELEASE, ("k",), ("t",), then=[("PING",)]) == [0, b"PONG"]
 
 
-async def test_after_one_connection_has_hung_no_other_one_is_tried_as_it_is() -> None:
-    """A host that is gone closes nothing; without this each idle connection would cost one question its time."""
-    with RedisServer(is_tcp=True) as server:
-        async with linked(server.url, timeout_s=0.3) as link:
-            await asyncio.gather(*(link.ask([("PING",)]) for _ in range(5)))
-            server.freeze()
-            await is_lost(Loss.SLOW, link.ask([("PING",)]))
-            server.thaw()
-            before = server.ask("INFO", "stats")["total_connections_received"]
-            for _ in range(5):
-                await link.ask([("PING",)])
-            used = server.ask("INFO", "stats")["total_connections_received"] - before
-            assert used == 2, "one for the first question, which the others used again, and this one"
-
-
 # --- refused
 
 
@@ -211,49 +188,6 @@ async def test_files_of_tls_that_cannot_be_used_are_told_at_the_start(tmp_path: 
             with pytest.raises(StoreError) as raised:
                 Link(read_redis_address(f"rediss://h?{option}={tmp_path / name}"), 1.0)
             assert (raised.value.loss, raised.value.detail.startswith(f"{option}={tmp_path / name}")) == (Loss.REFUSED, True)
-
-
-async def test_a_server_that_is_no_cluster_is_for_an_operator(redis: RedisServer) -> None:
-    async with linked(f"redis+cluster://127.0.0.1:{redis.port}") as link:
-        await is_lost(Loss.REFUSED, link.ask([("GET", "k")], key="k"))
-        await is_lost(Loss.REFUSED, link.nodes())
-
-
-# --- Sentinels that do not help
-
-
-async def test_a_sentinel_that_hangs_or_is_gone_does_not_hide_one_that_answers(redis: RedisServer) -> None:
-    async with silent_server() as silent:
-        with Sentinel(redis.port) as sentinel:
-            hosts = f"127.0.0.1:{silent},127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"
-            async with linked(f"redis+sentinel://{hosts}/{MASTER_NAME}", timeout_s=0.8) as link:
-                assert await link.ask([("PING",)]) == [b"PONG"]
-            async with linked(f"redis+sentinel://{hosts}/another") as link:
-                assert "another" in (await is_lost(Loss.UNAVAILABLE, link.ask([("PING",)]))).detail
-
-
-async def test_a_sentinel_that_wants_a_password_is_for_an_operator(redis: RedisServer) -> None:
-    with Sentinel(redis.port) as sentinel:
-        sentinel.ask("ACL SETUSER", "watcher", "on", ">seen", "+@all")
-        sentinel.ask("ACL SETUSER", "default", "-@all", "+client|setname")
-        url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{MASTER_NAME}"
-        async with linked(url) as link:
-            await is_lost(Loss.REFUSED, link.ask([("PING",)]))
-        async with linked(f"{url}?sentinel_user=watcher&sentinel_password=seen") as link:
-            assert await link.ask([("PING",)]) == [b"PONG"]
-
-
-@asynccontextmanager
-async def silent_server() -> AsyncIterator[int]:
-    """Take connections, say nothing."""
-    taken: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for writer in taken:
-            writer.transport.abort()
 
 
 class Gate:

@@ -282,6 +282,23 @@ async def test_a_record_that_cannot_be_read_is_set_aside(redis: RedisServer, fie
         assert (await store.sweep()).set_aside == 1
 
 
+async def test_what_a_user_of_redis_may_not_do_is_for_an_operator(redis: RedisServer) -> None:
+    redis.ask("ACL SETUSER", "no-set", "on", ">pw", "~*", "+@all", "-set")
+    redis.ask("ACL SETUSER", "no-rename", "on", ">pw", "~*", "+@all", "-rename")
+    reports: Reports = []
+    async with opened(redis.url.replace("//", "//no-set:pw@")) as store:
+        assert "can't run this command" in (await is_lost(Loss.REFUSED, store.hold(SESSION, 0))).detail
+    redis.ask("HSET", KEY, "r", 1, "h", "junk", "b", "junk")
+    async with opened(redis.url.replace("//", "//no-rename:pw@"), reports) as store:
+        await is_lost(Loss.REFUSED, store.hold(SESSION, 0))
+        assert (reports, redis.ask("EXISTS", LOCK), store._claims) == ([], 0, {})
+        redis.ask("DEL", KEY)
+        hold = await store.hold(SESSION, 0)
+        redis.ask("HSET", KEY, "r", 7, "h", "junk", "b", "junk")
+        await is_lost(Loss.UNREADABLE, hold.keep(said("one")))
+        await hold.release()
+
+
 async def test_too_few_replicas_are_told_though_the_master_has_it(redis: RedisServer) -> None:
     async with opened(redis.url + "?replicas=1", timeout_s=0.6) as store:
         hold = await store.hold(SESSION, 0)
@@ -303,7 +320,8 @@ async def test_a_redis_that_is_not_there_yet_does_not_keep_the_store_from_openin
 
 
 async def test_without_the_package_an_operator_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "understudy.sessions.redis_link", raising=False)
+    for name in ("redis_link", "redis_lines"):
+        monkeypatch.delitem(sys.modules, f"understudy.sessions.{name}")
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(StoreError, match=r"^refused: redis is not installed: pip install 'understudy\[redis\]'$"):
         await made("redis://127.0.0.1:1").open()
@@ -331,6 +349,8 @@ async def test_a_listing_has_every_session_and_nothing_else(redis: RedisServer) 
         for nonsense in ("x", "1", "9.0", "0.x", "../..", "0.99999999999999999999999"):
             assert (await store.page(nonsense, 20)).cursor == ""
         await hold.release()
+        await asyncio.gather(*(store.delete(session) for session in wanted))
+        assert (await store.page("", 1)).summaries == ()
 
 
 async def test_a_sweep_counts_what_is_there(store: RedisStore, redis: RedisServer) -> None:
