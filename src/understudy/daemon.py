@@ -120,6 +120,7 @@ class Daemon(Operator):
         if self.keeper is not None:
             with _told_as_os_error():
                 await self.keeper.open()
+        self.log.tell("config.loaded", file=str(self._source) if self._source else None, backends=len(settings.backends))
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self.prober.run(), name="prober"),
@@ -360,7 +361,6 @@ async def run(settings: Settings, *, source: Path | None, env: Mapping[str, str]
         admin = _bind(settings.admin.listen.host, settings.admin.listen.port, settings.admin.listen.path)
         log = logs.configure(settings.log.format, settings.log.level)
         log.adopt_libraries()
-        log.tell("config.loaded", file=str(source) if source else None, backends=len(settings.backends))
         daemon = Daemon(settings, source, env, overrides, log)
         asyncio.get_running_loop().set_exception_handler(_Reporter(log).report)
         await daemon.serve(public, admin)

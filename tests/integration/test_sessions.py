@@ -85,7 +85,7 @@ def kept(daemon: Daemon, session: str = "s") -> list[tuple[str, str, str]]:
     record = daemon.admin(f"/api/sessions/{session}").json()
     return [
         (message["speaker"], "".join(part.get("text", "") for part in message.get("parts", ())), message.get("mark", "whole"))
-        for message in record["messages"]
+        for message in record.get("messages", ())
     ]
 
 

@@ -144,13 +144,13 @@ class RedisServer:
 
 
 class Sentinel(RedisServer):
-    """One Sentinel that watches a master and finds it down after 300 ms; it alone decides where `quorum` is 1."""
+    """One Sentinel that watches a master, finds it down after a second, and decides alone."""
 
-    def __init__(self, master_port: int, quorum: int = 1) -> None:
+    def __init__(self, master_port: int) -> None:
         super().__init__(is_tcp=True)
         self._lines = [
-            f"monitor {MASTER_NAME} 127.0.0.1 {master_port} {quorum}",
-            f"down-after-milliseconds {MASTER_NAME} 300",
+            f"monitor {MASTER_NAME} 127.0.0.1 {master_port} 1",
+            f"down-after-milliseconds {MASTER_NAME} 1000",
             f"failover-timeout {MASTER_NAME} 3000",
         ]
 
@@ -169,42 +169,60 @@ class Sentinel(RedisServer):
         return int(self.ask("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER_NAME)[1])
 
 
+def wait_follows(replica: RedisServer, master: RedisServer) -> None:
+    """Wait until what the master is told reaches the replica at once; its link is up a second before that."""
+    until(lambda: replica.ask("INFO", "replication").get("master_link_status") == "up", "the replica has the master's data")
+    probe = f"probe {replica.port}"
+    master.ask("SET", probe, "x", "PX", 60_000)
+    until(lambda: replica.ask("INFO", "replication")["slave_repl_offset"] >= offset(master), "the replica follows")
+
+
+def offset(server: RedisServer) -> int:
+    """How many bytes of changes a server has made."""
+    return int(server.ask("INFO", "replication")["master_repl_offset"])
+
+
 @contextmanager
-def sentinel_set(count: int) -> Iterator[tuple[RedisServer, RedisServer, list[Sentinel]]]:
-    """Run a master, its replica and so many Sentinels, which know of each other and of the replica."""
+def sentinel_set(replica_count: int = 1) -> Iterator[tuple[RedisServer, list[RedisServer], Sentinel]]:
+    """Run a master, so many replicas that follow it, and a Sentinel that knows them."""
     with ExitStack() as running:
         master = running.enter_context(RedisServer(is_tcp=True))
-        replica = running.enter_context(RedisServer({"replicaof": f"127.0.0.1 {master.port}"}, is_tcp=True))
-        until(lambda: replica.ask("INFO", "replication")["master_link_status"] == "up", "the replica has the master's data")
-        sentinels = [running.enter_context(Sentinel(master.port, count // 2 + 1)) for _ in range(count)]
+        follow = {"replicaof": f"127.0.0.1 {master.port}"}
+        replicas = [running.enter_context(RedisServer(follow, is_tcp=True)) for _ in range(replica_count)]
+        for replica in replicas:
+            wait_follows(replica, master)
+        sentinel = running.enter_context(Sentinel(master.port))
 
-        def is_known(sentinel: Sentinel) -> bool:
-            facts = sentinel.ask("SENTINEL MASTERS")[MASTER_NAME]
-            return bool(facts["num-slaves"] == 1 and facts["num-other-sentinels"] == count - 1)
+        def is_known() -> bool:
+            known = sentinel.ask("SENTINEL SLAVES", MASTER_NAME)
+            return len(known) == replica_count and all(one["master-link-status"] == "ok" for one in known)
 
-        until(lambda: all(map(is_known, sentinels)), "the Sentinels know each other and the replica", timeout_s=20.0)
-        yield master, replica, sentinels
+        until(is_known, "the Sentinel knows the replicas", timeout_s=20.0)
+        yield master, replicas, sentinel
 
 
 @contextmanager
-def cluster(count: int = 3) -> Iterator[list[RedisServer]]:
-    """Run a Cluster of so many primaries that have all slots between them."""
+def cluster(count: int = 3) -> Iterator[tuple[list[RedisServer], RedisServer]]:
+    """Run a Cluster of so many primaries that have all slots between them, and a replica of the first one."""
     with ExitStack() as running:
         options = {"cluster-enabled": "yes", "cluster-node-timeout": "1000"}
-        nodes = []
-        for _ in range(count):
-            bus = {**options, "cluster-port": str(free_port())}
-            nodes.append(running.enter_context(RedisServer(bus, is_tcp=True)))
-        for number, node in enumerate(nodes):
-            first, last = SLOTS * number // count, SLOTS * (number + 1) // count - 1
-            node.ask("CLUSTER ADDSLOTSRANGE", first, last)
+        nodes: list[RedisServer] = []
+        for number in range(count + 1):
+            node = RedisServer({**options, "cluster-port": str(free_port())}, is_tcp=True)
+            nodes.append(running.enter_context(node))
+            if number < count:
+                node.ask("CLUSTER ADDSLOTSRANGE", SLOTS * number // count, SLOTS * (number + 1) // count - 1)
             node.ask("CLUSTER SET-CONFIG-EPOCH", number + 1)
             for other in nodes[:number]:
                 node.ask("CLUSTER MEET", "127.0.0.1", other.port, other.ask("CONFIG GET", "cluster-port")["cluster-port"])
 
         def is_ready(node: RedisServer) -> bool:
             facts = node.ask("CLUSTER INFO")
-            return bool(facts["cluster_state"] == "ok" and facts["cluster_known_nodes"] == str(count))
+            return bool(facts["cluster_state"] == "ok" and facts["cluster_known_nodes"] == str(count + 1))
 
         until(lambda: all(map(is_ready, nodes)), "the cluster has come together", timeout_s=30.0)
-        yield nodes
+        *primaries, replica = nodes
+        replica.ask("CLUSTER REPLICATE", primaries[0].ask("CLUSTER MYID").decode())
+        until(lambda: replica.ask("INFO", "replication").get("master_link_status") == "up", "the replica has the data")
+        until(lambda: replica.ask("INFO", "replication")["slave_repl_offset"] >= offset(primaries[0]), "the replica follows")
+        yield primaries, replica

@@ -1,6 +1,7 @@
 """What plays about conversations in Redis share: stores over real servers, and conversations that grow by one text at a time."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from support.talk import kept, user
 from understudy.core.conversation import Conversation
 from understudy.sessions.record import Codec, Format
 from understudy.sessions.redis_address import read_redis_address
+from understudy.sessions.redis_link import Link
 from understudy.sessions.redis_store import RedisHold, RedisStore
 from understudy.sessions.store import Conflict, Loss, StoreError
 
@@ -86,8 +88,8 @@ async def soon(is_so: Callable[[], Any], what: str, timeout_s: float = 10.0) -> 
     """Ask again and again, with the loop free in between, until what `is_so` returns is true; return that."""
     deadline_s = time.monotonic() + timeout_s
     while True:
-        # Not on the loop: a server may be frozen.
-        found = await asyncio.to_thread(is_so)
+        # What blocks is not asked on the loop: a server may be frozen.
+        found = await (is_so() if inspect.iscoroutinefunction(is_so) else asyncio.to_thread(is_so))
         if found:
             return found
         assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {what}"
@@ -103,3 +105,26 @@ async def recovered(store: RedisStore, timeout_s: float = 10.0) -> RedisHold:
         except StoreError:
             assert time.monotonic() < deadline_s, "the store has not recovered by itself"
             await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def linked(url: str, timeout_s: float = 0.5) -> AsyncIterator[Link]:
+    """Make a link, and close it when its play is over."""
+    link = Link(read_redis_address(url), timeout_s)
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[int]:
+    """Take connections, say nothing."""
+    taken: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in taken:
+            writer.transport.abort()

@@ -61,6 +61,7 @@ class RequestHead:
     session_on_error = b""
     session_reset = b""
     has_two_sessions = False
+    _has_session = False
     key = b""
     priority = b""
     no_resume = False
@@ -102,8 +103,9 @@ class RequestHead:
         self.request_id = value if REQUEST_ID.match(value) else b""
 
     def _take_session(self, value: bytes) -> None:
-        self.has_two_sessions = self.has_two_sessions or (bool(self.session) and self.session != value)
-        self.session = value
+        self.has_two_sessions = self.has_two_sessions or (self._has_session and self.session != value)
+        self._has_session = True
+        self.session = self.session or value
 
     def _take_session_mode(self, value: bytes) -> None:
         self.session_mode = value

@@ -7,6 +7,7 @@ whole.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -30,6 +31,8 @@ _T = TypeVar("_T")
 
 # Requests and conversations from this size on are read and written in a thread, so that the loop goes on meanwhile.
 THREAD_BYTES = 64 * 1024
+# What a message is taken for where its text is not looked at.
+MESSAGE_BYTES = 256
 # A session that others change again and again is tried this often.
 CONFLICTS_MAX = 5
 # A store that could not be read when the answer began is asked once more at its end, for at most this long.
@@ -112,7 +115,7 @@ class Turn:
         exchange, words = self._exchange, self._words
         if words.is_reset:
             kept = Conversation(revision=kept.revision, begun_at_unix_s=self._turns.wall())
-        size = len(exchange.body) + sum(len(message.text) for message in kept.messages)
+        size = len(exchange.body) + MESSAGE_BYTES * len(kept.messages)
 
         def written() -> tuple[Merged, bytes | str]:
             merged = merge(kept, given, words.mode)
@@ -156,12 +159,13 @@ class Turn:
     def end(self, then: Callable[[], None]) -> None:
         """The answer is complete: keep the turn, write the end of the answer, then do the rest."""
         self.is_ended = True
-        answered = self._read_answer()
-        self._turns.run(self._end(answered, then), self._exchange)
+        streamed = self._read_streamed() if self.outlet.kind is not None else None
+        self._turns.run(self._end(streamed, then), self._exchange)
 
-    async def _end(self, answered: Answered | None, then: Callable[[], None]) -> None:
+    async def _end(self, streamed: Answered | None, then: Callable[[], None]) -> None:
         exchange, kept = self._exchange, None
         try:
+            answered = streamed if self.outlet.kind is not None else await self._read_whole()
             kept = await self._keep(answered, Mark.WHOLE)
         except Exception as error:  # noqa: BLE001  # our own mistake costs the turn, not the answer
             self._turns.on_mistake(error, exchange)
@@ -180,7 +184,7 @@ class Turn:
         if self.is_ended:
             return
         self.is_ended = True
-        answered = self._read_answer() if self._exchange.is_committed and self.outlet.kind is not None else None
+        answered = self._read_streamed() if self._exchange.is_committed and self.outlet.kind is not None else None
         mark = Mark.ABANDONED if self._exchange.record.failure in _LEFT else Mark.TORN
         self._turns.run(self._let_go(answered, mark), self._exchange)
 
@@ -190,25 +194,33 @@ class Turn:
         elif self._held is not None:
             await self._held.release()
 
-    def _read_answer(self) -> Answered | None:
-        """Read what the client has received, as far as it is an answer; where it cannot be read the turn is lost."""
-        exchange, given = self._exchange, self._given
-        is_raw = bool(given and given.is_text and given.messages and given.messages[0].is_raw)
-        if exchange.record.status >= 300 or given is None or not given.messages:
+    @property
+    def _is_raw(self) -> bool:
+        given = self._given
+        return given is not None and given.is_text and given.messages[0].is_raw
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether there is a question that may have been answered."""
+        return self._given is not None and bool(self._given.messages) and self._exchange.record.status < 300
+
+    async def _read_whole(self) -> Answered | None:
+        """Read an answer that is no stream."""
+        path, whole, is_raw = self._exchange.ask.path, self.outlet.whole, self._is_asked and self._is_raw
+        return await self._aside(len(whole), lambda: read_answer(path, whole, is_raw=is_raw)) if self._is_asked else None
+
+    def _read_streamed(self) -> Answered | None:
+        """Read what the client has received of a stream; where that cannot be read the turn is lost."""
+        resumer = self._exchange.resumer
+        if not self._is_asked or resumer is None or resumer.received.shape is None:
             return None
-        if self.outlet.kind is None:
-            answered = read_answer(exchange.ask.path, self.outlet.whole, is_raw=is_raw)
-        else:
-            received = exchange.resumer.received if exchange.resumer is not None else None
-            transcript = received.transcript() if received is not None else None
-            if received is None or received.shape is None:
-                return None
-            if transcript is None or transcript.has_gap:
-                self.loss = self.loss or (Loss.TOO_LARGE if received.is_too_long else Loss.UNREADABLE)
-                self._is_unread = True
-                return None
-            answered = answer_of(received.shape, transcript, is_raw=is_raw)
-        return answered
+        received = resumer.received
+        transcript = received.transcript()
+        if transcript is None or transcript.has_gap:
+            self.loss = self.loss or (Loss.TOO_LARGE if received.is_too_long else Loss.UNREADABLE)
+            self._is_unread = True
+            return None
+        return answer_of(resumer.received.shape, transcript, is_raw=self._is_raw)
 
     async def _keep(self, answered: Answered | None, mark: Mark) -> Conversation | None:
         """Write the conversation with the answer and let the session go; return what was written, None where nothing was."""
@@ -236,7 +248,9 @@ class Turn:
         current = held.conversation
         asked = self._merged.asked if self._merged is not None else self._asked_late(current)
         for _ in range(CONFLICTS_MAX):
-            conversation = self._with_answer(asked, answered, mark, current.revision if current else 0)
+            size, revision = MESSAGE_BYTES * len(asked.messages), current.revision if current else 0
+            facts = self._facts_of(asked, answered)
+            conversation = await self._aside(size, partial(self._with_answer, facts, answered, mark, revision))
             try:
                 await held.keep(conversation)
             except Conflict as conflict:
@@ -257,42 +271,46 @@ class Turn:
         system = given.system or before.system
         return msgspec.structs.replace(before, system=system, messages=(*before.messages, *self._merged.new))
 
-    def _with_answer(self, asked: Conversation, answered: Answered, mark: Mark, revision: int) -> Conversation:
-        """Return the conversation as it is to be kept. Raises StoreError where this turn alone is too large."""
-        exchange, now_unix_s = self._exchange, self._turns.wall()
-        total = answered.prompt_tokens + answered.completion_tokens
-        cost = max(0, total - sum(message.tokens for message in asked.messages)) if total else 0
-        answer = msgspec.structs.replace(answered.message, mark=mark, tokens=cost, at_unix_s=now_unix_s)
-        messages = asked.messages
-        if messages[-1].speaker is Speaker.ASSISTANT:
-            # The client had begun the answer itself.
-            messages, answer = messages[:-1], joined(messages[-1], answer, is_streamed=self.outlet.kind is not None)
-        conversation = msgspec.structs.replace(
+    def _facts_of(self, asked: Conversation, answered: Answered) -> Conversation:
+        """Return what was asked with the facts of this turn."""
+        exchange = self._exchange
+        return msgspec.structs.replace(
             asked,
-            revision=revision + 1,
-            messages=(*map(self._dated, messages), answer),
             model=exchange.ask.model,
             backend=exchange.record.backend,
             color=asked.color or self._color_of(exchange.record.backend),
             prompt_tokens=answered.prompt_tokens,
             completion_tokens=answered.completion_tokens,
+        )
+
+    def _with_answer(self, asked: Conversation, answered: Answered, mark: Mark, revision: int) -> Conversation:
+        """Return the conversation as it is to be kept. Raises StoreError where this turn alone is too large."""
+        now_unix_s = self._turns.wall()
+        total = answered.prompt_tokens + answered.completion_tokens
+        cost = max(0, total - sum(message.tokens for message in asked.messages)) if total else 0
+        answer = msgspec.structs.replace(answered.message, mark=mark, tokens=cost)
+        messages = asked.messages
+        if messages[-1].speaker is Speaker.ASSISTANT:
+            # The client had begun the answer itself.
+            messages, answer = messages[:-1], joined(messages[-1], answer, is_streamed=self.outlet.kind is not None)
+        rules = self._rules
+        bounds = Bounds(rules.messages_max, rules.bytes_max, rules.tokens_max)
+        trimmed = trim(msgspec.structs.replace(asked, messages=(*messages, answer)), bounds)
+        if trimmed is None:
+            raise StoreError(Loss.TOO_LARGE)
+        return msgspec.structs.replace(
+            trimmed,
+            revision=revision + 1,
+            messages=tuple(_dated(message, now_unix_s) for message in trimmed.messages),
             begun_at_unix_s=asked.begun_at_unix_s or now_unix_s,
             changed_at_unix_s=now_unix_s,
         )
-        rules = self._rules
-        trimmed = trim(conversation, Bounds(rules.messages_max, rules.bytes_max, rules.tokens_max))
-        if trimmed is None:
-            raise StoreError(Loss.TOO_LARGE)
-        return trimmed
 
     def _color_of(self, name: str) -> str:
         """Return the color of the backend that answered, "" where it has none."""
         targets = self._exchange.relay.published.current.targets
         color = next((target.backend.color for target in targets if target.backend.name == name), Color.NONE)
         return "" if color is Color.NONE else str(color)
-
-    def _dated(self, message: Message) -> Message:
-        return message if message.at_unix_s else msgspec.structs.replace(message, at_unix_s=self._turns.wall())
 
     async def _mark_abandoned(self, kept: Conversation) -> None:
         held = await self._turns.keeper.hold(self._words.session, LATE_S_MAX)
@@ -309,3 +327,7 @@ class Turn:
 
 
 _LEFT = frozenset({FailureKind.CLIENT_GONE, FailureKind.CLIENT_SLOW})
+
+
+def _dated(message: Message, now_unix_s: float) -> Message:
+    return message if message.at_unix_s else msgspec.structs.replace(message, at_unix_s=now_unix_s)

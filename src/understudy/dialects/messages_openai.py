@@ -4,6 +4,7 @@ Called by dialects.given. Source: OpenAI's API reference, chat completions, `mes
 `reasoning`, llama.cpp's `reasoning_content`) as their clients send it back. Changes no message of a client's.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ _SPEAKERS = {
     "tool": Speaker.TOOL,
     "function": Speaker.TOOL,
 }
+# Ollama's /v1 tells the role in every event (golden/ollama/v1_chat.sse), and openai's helper for streams joins what it is told.
+_REPEATED = re.compile(r"(assistant){2,}")
 _TEXT_KINDS = ("text", "input_text", "output_text")
 _IMAGE_KINDS = ("image_url", "input_image")
 _THOUGHT_KINDS = ("thinking", "reasoning")
@@ -101,6 +104,8 @@ def write_messages(messages: Sequence[Message]) -> list[dict[str, Any]] | str:
 
 
 def _read_message(value: Any) -> tuple[Message]:
+    if isinstance(value, dict) and isinstance(role := value.get("role"), str) and _REPEATED.fullmatch(role):
+        value = {**value, "role": "assistant"}
     speaker = read_speaker(value, _SPEAKERS)
     parts, thought = read_content(value.get("content"))
     name = read_text(value, "name")

@@ -32,11 +32,17 @@ from understudy.sessions.store import (
 SWEEP_S_MIN = 1.0
 SWEEP_S_MAX = 300.0
 # A store that hangs (a folder on a server that is gone) is waited for this long; to be gone through it may take longer.
-ANSWER_S_MAX = 10.0
+ANSWER_S_MAX = 5.0
+# Others are waited for in steps of this length, so that a store that hangs meanwhile is noticed.
+STEP_S = 1.0
+# A session that is just being given back is waited for, however little somebody is willing to wait.
+GRACE_S = 0.25
 PAGE_ANSWER_S_MAX = 60.0
 SWEEP_ANSWER_S_MAX = 900.0
-# How often a store that rests is looked at, and the session that nobody has, by which it is tried.
+# How often a store that rests is looked at, and one that answers and cannot keep anything; and the session that nobody has, by
+# which it is tried.
 LOOK_S = 0.25
+LOOK_AGAIN_S = 5.0
 NOBODY = "understudy: nobody"
 
 # What says something of the store, not of one session.
@@ -98,6 +104,7 @@ class Keeper:
         self._order = Order()
         self._circuit = Circuit()
         self._grown = 0
+        self._has_new_ttl = asyncio.Event()
 
     # --- life
 
@@ -109,7 +116,7 @@ class Keeper:
         """Sweep now and then, and try a store that rests, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._sweep_again_and_again(), name="sessions.sweep")
-            tasks.create_task(self._try_when_rested(), name="sessions.try")
+            tasks.create_task(self._try_again_and_again(), name="sessions.try")
 
     async def _sweep_again_and_again(self) -> None:
         while True:
@@ -128,18 +135,35 @@ class Keeper:
                         "set_aside": swept.set_aside,
                     },
                 )
-            await asyncio.sleep(min(SWEEP_S_MAX, max(SWEEP_S_MIN, self.ttl_s / 4)))
+            self._has_new_ttl.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(SWEEP_S_MAX, max(SWEEP_S_MIN, self.ttl_s / 4))):
+                    await self._has_new_ttl.wait()
 
-    async def _try_when_rested(self) -> None:
+    async def _try_again_and_again(self) -> None:
+        tried_at_s = 0.0
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._circuit.is_rested(self._clock()):
-                with contextlib.suppress(StoreError):
-                    await self._answer_of(self._store.read(NOBODY), ANSWER_S_MAX)
+            now_s = self._clock()
+            is_due = self._circuit.is_rested(now_s) if self._circuit.is_open else now_s >= tried_at_s + LOOK_AGAIN_S
+            if self.loss is not None and is_due:
+                tried_at_s = now_s
+                with contextlib.suppress(StoreError, HeldElsewhere):
+                    await self._try()
+
+    async def _try(self) -> None:
+        """Hold a session that nobody has, which takes whatever keeping one takes."""
+        hold = await self._answer_of(self._store.hold(NOBODY, 0.0), ANSWER_S_MAX)
+        try:
+            if hold.loss is None:
+                self._recover()
+        finally:
+            await hold.release()
 
     def set_ttl(self, ttl_s: float) -> None:
         """Take another ttl after a reload."""
         self.ttl_s = self._store.ttl_s = ttl_s
+        self._has_new_ttl.set()
 
     async def close(self) -> None:
         """Let go of the store."""
@@ -150,14 +174,22 @@ class Keeper:
     async def hold(self, session: str, wait_s: float) -> HeldSession:
         """Have the session to oneself, waiting up to `wait_s` for others. Raises HeldElsewhere and StoreError."""
         until_s = self._clock() + wait_s
-        await self._order.take(session, wait_s)
+        await self._order.take(session, max(wait_s, GRACE_S))
         try:
             left_s = max(0.0, until_s - self._clock())
-            hold = await self.ask(self._store.hold(session, left_s), wait_s=left_s + ANSWER_S_MAX)
+            while True:
+                step_s = min(STEP_S, left_s)
+                left_s -= step_s
+                try:
+                    hold = await self.ask(self._store.hold(session, step_s), wait_s=step_s + ANSWER_S_MAX)
+                except HeldElsewhere:
+                    if left_s <= 0:
+                        raise
+                else:
+                    return HeldSession(self, session, hold)
         except BaseException:
             self._order.leave(session)
             raise
-        return HeldSession(self, session, hold)
 
     async def ask(self, question: Coroutine[Any, Any, _T], wait_s: float | None = None) -> _T:
         """Await a question to the store, unless that one rests; note whether it answers. Raises what the question raises."""

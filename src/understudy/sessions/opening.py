@@ -41,5 +41,5 @@ def make_store(rules: StoreRules, report: Callable[[str, dict[str, object]], Non
     try:
         address = read_redis_address(rules.address)
     except ValueError as error:
-        raise StoreError(Loss.REFUSED, f"sessions.store: {error}") from error
+        raise StoreError(Loss.REFUSED, str(error)) from error
     return RedisStore(address, codec, ttl_s=rules.ttl_s, timeout_s=rules.timeout_s, prefix=rules.prefix, report=report)

@@ -5,6 +5,7 @@ asks nothing twice; sends the library's errors on as they are.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
@@ -251,50 +252,60 @@ class ClusterLine:
         self._address = address
         self._timeout_s = timeout_s
         self._client: RedisCluster | None = None
+        self._users: Counter[RedisCluster] = Counter()
 
     async def attempt(self, commands: Sequence[Command], key: str, node: Any, *, is_fresh: bool) -> list[Any]:
         """See `Line`. New connections are made by the library itself."""
-        client = self._made()
+        client = self._take()
         try:
             await client.initialize()
-            if len(commands) == 1:
-                return [await _reply(client, commands[0], node)]
-            return await _replies(client, commands, node or (client.get_node_from_key(key) if key else None))
+            target = _known(client, node) if node else client.get_node_from_key(key) if key else None
+            if len(commands) > 1:
+                return await _replies(client, commands, target)
+            return [await _reply(client, commands[0], target if node else None)]
         except RedisClusterException:
-            await self._forget(client)
+            self._forget(client)
             raise
         except (RedisConnectionError, RedisTimeoutError) as error:
             is_broken = type(error) is RedisConnectionError
             # Only single commands about keys make the library look for the servers again. A node is asked once more before.
             if len(commands) > 1 if node is None else (is_fresh or not is_broken):
-                await self._forget(client)
+                self._forget(client)
             if is_broken:
                 raise Broke from error
             raise
         except AttributeError as error:
             # When the servers' roles change, the library closes connections that are in use, and then writes to None.
             raise Broke from error
+        finally:
+            await self._put(client)
 
     async def nodes(self) -> list[Any]:
-        """See `Line`. A cluster's are its primaries."""
-        client = self._made()
+        """See `Line`: the names of the primaries."""
+        client = self._take()
         try:
             await client.initialize()
+            return sorted(node.name for node in client.get_primaries())
         except RedisClusterException:
-            await self._forget(client)
+            self._forget(client)
             raise
-        return sorted(client.get_primaries(), key=lambda node: str(node.name))
+        finally:
+            await self._put(client)
 
     def doubt(self) -> None:
         """See `Line`. A Cluster's servers tell by themselves who has a key."""
 
     async def close(self) -> None:
         """See `Line`."""
-        if self._client is not None:
-            await self._client.aclose()
+        client, self._client = self._client, None
+        if client is not None and not self._users[client]:
+            await _close(client)
 
-    def _made(self) -> RedisCluster:
-        """Return the client; a new one begins with the servers that the operator has named, whose addresses may have changed."""
+    def _take(self) -> RedisCluster:
+        """Return the client, to be given back by `_put`.
+
+        A new one begins with the servers that the operator has named, whose addresses may have changed.
+        """
         if self._client is None:
             settings = {**_settings(self._address), "ssl": self._address.tls is not None}
             self._client = RedisCluster(
@@ -304,13 +315,35 @@ class ClusterLine:
                 max_connections=CONNECTIONS_MAX,
                 **settings,
             )
+        self._users[self._client] += 1
         return self._client
 
-    async def _forget(self, client: RedisCluster) -> None:
+    async def _put(self, client: RedisCluster) -> None:
+        """Close a client that was forgotten once nobody uses it: whoever does would open its connections again."""
+        self._users[client] -= 1
+        if not self._users[client]:
+            del self._users[client]
+            if client is not self._client:
+                await _close(client)
+
+    def _forget(self, client: RedisCluster) -> None:
         if self._client is client:
             self._client = None
-        with suppress(RedisError, OSError):
-            await client.aclose()
+
+
+async def _close(client: RedisCluster) -> None:
+    """Close all connections of a client, which by itself closes none while it means to look for the servers again."""
+    with suppress(RedisError, OSError):
+        await client.aclose()
+        for nodes in ("nodes_cache", "startup_nodes"):
+            await client.nodes_manager.aclose(nodes)
+
+
+def _known(client: RedisCluster, name: str) -> ClusterNode:
+    node = client.get_node(node_name=name)
+    if node is None:
+        raise RedisClusterException(f"the cluster has no {name} any more")
+    return node
 
 
 async def _reply(client: RedisCluster, command: Command, node: ClusterNode | None) -> Any:

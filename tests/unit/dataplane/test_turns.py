@@ -52,6 +52,8 @@ async def test_paths_without_a_conversation_have_no_turn(monkeypatch: pytest.Mon
     [
         ((f"X-Session-ID: {'x' * (ID_BYTES_MAX + 1)}",), f"X-Session-ID is longer than {ID_BYTES_MAX} bytes"),
         ((ID, "X-Session-ID: t"), "X-Session-ID stands twice, with different values"),
+        ((ID, "X-Session-ID:"), "X-Session-ID stands twice, with different values"),
+        (("X-Session-ID:", ID), "X-Session-ID stands twice, with different values"),
         ((ID, "X-Session-Mode: merge"), "X-Session-Mode is 'merge'; want auto, off, append, replace"),
         ((ID, "X-Session-Reset: yes"), "X-Session-Reset is 'yes'; want 1"),
         ((ID, "X-Session-On-Error: ignore"), "X-Session-On-Error is 'ignore'; want answer or refuse"),

@@ -25,6 +25,7 @@ def one(**value: Any) -> Message:
         ("developer", SYSTEM),
         ("user", USER),
         ("assistant", ASSISTANT),
+        ("assistantassistantassistant", ASSISTANT),
         ("tool", TOOL),
         ("function", TOOL),
     ],

@@ -99,13 +99,12 @@ async def test_a_store_that_comes_back_is_found_and_told_once(stage: Stage, monk
         with suppress(StoreError):
             await stage.keeper.hold("s", 1.0)
     monkeypatch.setattr(keepers, "LOOK_S", 0.0)
-    stage.store.fails = {"read": StoreError(Loss.SLOW), "sweep": StoreError(Loss.SLOW)}
     running = asyncio.ensure_future(stage.keeper.run())
     await asyncio.sleep(0.01)
     assert stage.store.asked == ["hold"] * FAILURES_MAX, "it rests"
     stage.now_s = 60.0
     await asyncio.sleep(0.01)
-    assert stage.store.asked[-1] == "read"
+    assert stage.store.asked == ["hold"] * (FAILURES_MAX + 1), "it is tried"
     assert stage.keeper.facts() == {"store": "slow", "detail": ""}
     stage.store.fails.clear()
     stage.now_s = 120.0
@@ -113,7 +112,36 @@ async def test_a_store_that_comes_back_is_found_and_told_once(stage: Stage, monk
     running.cancel()
     await (await stage.keeper.hold("s", 1.0)).release()
     assert stage.events() == ["store.became_unavailable", "store.recovered"]
-    assert stage.keeper.facts() == {"store": "up"}
+    assert stage.store.holders == []
+
+
+async def test_a_store_that_has_room_again_is_found_without_anybody_asking(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = await stage.keeper.hold("s", 1.0)
+    stage.store.fails["keep"] = StoreError(Loss.FULL)
+    with pytest.raises(StoreError):
+        await held.keep(TALK)
+    await held.release()
+    monkeypatch.setattr(keepers, "LOOK_S", 0.0)
+    stage.store.foreseen = Loss.FULL
+    running = asyncio.ensure_future(stage.keeper.run())
+    stage.now_s = 60.0
+    await asyncio.sleep(0.01)
+    assert stage.keeper.loss is Loss.FULL
+    stage.store.foreseen = None
+    stage.now_s = 120.0
+    await asyncio.sleep(0.01)
+    running.cancel()
+    assert (stage.keeper.loss, stage.store.holders) == (None, [])
+
+
+async def test_another_ttl_is_swept_by_at_once(stage: Stage) -> None:
+    running = asyncio.ensure_future(stage.keeper.run())
+    await asyncio.sleep(0.01)
+    stage.keeper.set_ttl(5.0)
+    await asyncio.sleep(0.01)
+    running.cancel()
+    assert stage.store.asked == ["sweep", "sweep"]
+    assert stage.store.ttl_s == 5.0
 
 
 async def test_a_full_store_is_full_until_something_is_written(stage: Stage) -> None:
