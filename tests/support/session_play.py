@@ -50,10 +50,14 @@ class Play:
         self._told: list[str] = []
         self._latest: list[str] = []
 
-    def run(self, steps: int) -> None:
-        """Play so many steps, the same for the same seed. Raises AssertionError that tells the seed, the step and both sides."""
-        for number in range(steps):
-            step = self.dice.choices(STEPS, WEIGHTS)[0]
+    def run(self, steps: int, *, has_all: bool = False) -> None:
+        """Play so many steps by chance, with `has_all` each of them once before.
+
+        Raises AssertionError that tells the seed, the last steps, what was kept and sent, and both sides.
+        """
+        deck = self.dice.sample(STEPS, len(STEPS)) if has_all else []
+        deck += self.dice.choices(STEPS, WEIGHTS, k=steps)
+        for number, step in enumerate(deck):
             self._told.append(f"step {number}: {step.__name__}")
             self.counts[step.__name__] += 1
             try:
@@ -196,8 +200,8 @@ WEIGHTS = (40, 30, 3, *session_mishaps.WEIGHTS, *session_races.WEIGHTS)
 # --- running
 
 
-def play_seed(seed: int, steps: int, folder: Path, redis_url: str = "") -> Play:
-    """Play one seed in a folder of its own, in files or in Redis; the setting goes by the seed."""
+def play_seed(seed: int, steps: int, folder: Path, redis_url: str = "", *, has_all: bool = False) -> Play:
+    """Play one seed in a folder of its own, in files or in Redis; the setting goes by the seed. See `Play.run`."""
     setting = SETTINGS[seed % len(SETTINGS)]
     with ExitStack() as stack:
         shelf = Shelf(folder / "kept")
@@ -205,7 +209,7 @@ def play_seed(seed: int, steps: int, folder: Path, redis_url: str = "") -> Play:
             shelf = RedisShelf(redis_url, f"play{seed}:")
             stack.callback(shelf.close)
         play = Play(stack.enter_context(Cast(setting, folder, shelf)), seed)
-        play.run(steps)
+        play.run(steps, has_all=has_all)
         for session in SESSIONS:
             play.check_record(session)
     return play
