@@ -1,7 +1,7 @@
 """Real daemons are held against a model of their conversations, step by step, while much befalls them: support.session_play.
 
-A play that fails tells its seed; `PYTHONPATH=tests python -m support.session_play --first SEED --seeds 1` plays it again, and many
-more seeds by hand, with `--redis` in Redis.
+A play that fails tells its seed. `PYTHONPATH=tests python -m support.session_play --first SEED --seeds 1` plays it again by hand,
+or many more seeds; with `--redis` in Redis.
 """
 
 from pathlib import Path

@@ -28,6 +28,8 @@ FORMS = {
     "elsewhere": 3,
     "begun": 4,
     "foreign": 3,
+    "chain": 2,
+    "many": 2,
 }
 # What the product does otherwise than its page says, so that no play of chance goes there; a word goes once that is mended.
 AVOIDED = frozenset(
@@ -115,7 +117,7 @@ class Client:
 
     def _chat(self, kept: Kept, form: str) -> tuple[str, str, dict[str, Any]]:
         history = self._pen.history(kept.told, keeps_ids="ids" in AVOIDED or self._is(0.7))
-        form = form if history or form == "foreign" else "new"
+        form = form if history or form in ("foreign", "chain", "many") else "new"
         messages = self._messages(form, history)
         system = [Said("system", self._dice.choice(RULES)) for _ in range(self._dice.choice([1, 1, 2]))] if self._is(0.2) else []
         path = self._dice.choice(self._paths(messages))
@@ -143,6 +145,8 @@ class Client:
             "elsewhere": lambda told: told + self._foreign(),
             "foreign": lambda _: self._foreign(),
             "begun": self._begun,
+            "chain": lambda told: told + self._chain(),
+            "many": lambda _: [self._question() for _ in range(self._dice.randint(3, 9))],
         }
         return forms[form](history)
 
@@ -158,6 +162,12 @@ class Client:
         if self._manner == "tools" and self._is(0.5):
             return [self._question(), *self._exchange(), *([Said("assistant", told), *self._new(())] if self._is(0.7) else [])]
         return [self._question(), Said("assistant", told), *self._new(())]
+
+    def _chain(self) -> list[Said]:
+        """Go on with one turn in which tools are called again and again."""
+        if self._manner != "tools":
+            return self._foreign()
+        return [self._question(), *(said for _ in range(self._dice.randint(1, 3)) for said in self._exchange())]
 
     def _exchange(self) -> list[Said]:
         """Call two tools at once; their results come in any order, or one does not. An Ollama's client may tell no ids."""

@@ -166,6 +166,8 @@ class Turn:
         exchange, kept = self._exchange, None
         try:
             answered = streamed if self.outlet.kind is not None else await self._read_whole()
+            if answered is None and self._is_asked:
+                self._note_unread(Loss.UNREADABLE)
             kept = await self._keep(answered, Mark.WHOLE)
         except Exception as error:  # noqa: BLE001  # our own mistake costs the turn, not the answer
             self._turns.on_mistake(error, exchange)
@@ -217,10 +219,13 @@ class Turn:
         received = resumer.received
         transcript = received.transcript()
         if transcript is None or transcript.has_gap:
-            self.loss = self.loss or (Loss.TOO_LARGE if received.is_too_long else Loss.UNREADABLE)
-            self._is_unread = True
+            self._note_unread(Loss.TOO_LARGE if received.is_too_long else Loss.UNREADABLE)
             return None
         return answer_of(resumer.received.shape, transcript, is_raw=self._is_raw)
+
+    def _note_unread(self, loss: Loss) -> None:
+        self.loss = self.loss or loss
+        self._is_unread = True
 
     async def _keep(self, answered: Answered | None, mark: Mark) -> Conversation | None:
         """Write the conversation with the answer and let the session go; return what was written, None where nothing was."""
@@ -266,7 +271,7 @@ class Turn:
         """Return what was asked as it stands in a conversation that is not the one it was asked in."""
         before, given = current or Conversation(), self._given or Given()
         if self._merged is None:
-            return merge(before, given, self._words.mode).asked
+            return merge(Conversation() if self._words.is_reset else before, given, self._words.mode).asked
         # Whoever has written meanwhile keeps what they wrote.
         system = given.system or before.system
         return msgspec.structs.replace(before, system=system, messages=(*before.messages, *self._merged.new))

@@ -19,6 +19,8 @@ from understudy.dialects.raw_json import read_value
 from understudy.dialects.wish import shape_of
 
 _TEXT_SHAPES = (Shape.OPENAI_TEXT, Shape.OLLAMA_TEXT)
+# With these nothing was said: the engine threw it away, or has only loaded or unloaded its model (Ollama).
+_NO_ANSWERS = BROKEN_FINISHES | {"load", "unload"}
 # The largest count that every reader of JSON keeps as it is.
 _COUNT_MAX = 2**53
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -63,7 +65,7 @@ _DECODE = msgspec.json.Decoder(_Body).decode
 
 
 def answer_of(shape: Shape, transcript: Transcript, *, is_raw: bool = False) -> Answered | None:
-    """Return what a client has received of a streamed answer; None where it can have seen nothing.
+    """Return what a client has received of a streamed answer; None where it can have seen nothing, not even a finish.
 
     None, too, where there are several choices, whose texts a transcript does not keep apart. Calls that the end of a torn answer
     has cut are left out, those of a finished one are as the model made them. An unreadable transcript is read as far as it is
@@ -87,7 +89,8 @@ def answer_of(shape: Shape, transcript: Transcript, *, is_raw: bool = False) -> 
 def read_answer(path: str, body: bytes, *, is_raw: bool = False) -> Answered | None:
     """Read the body of a whole answer to a POST to `path`, of several choices the first.
 
-    None for an error, for what cannot be read, and where nothing is said. Several lines of NDJSON are a stream. Raises nothing.
+    None for an error, for what cannot be read, and where neither anything is said nor why. Several lines of NDJSON are a
+    stream. Raises nothing.
     """
     shape = shape_of(path)
     said = _read_body(body) if shape is not None else None
@@ -144,11 +147,13 @@ def _counts(transcript: Transcript) -> tuple[int | None, int | None]:
 
 
 def _answered(message: Message | None, counts: tuple[int | None, int | None], finish: Any) -> Answered | None:
-    """Return the answer; None where its message says nothing."""
-    if message is None or not (message.parts or message.reasoning or message.calls):
+    """Return the answer; None where its message says nothing, unless that is how it finished."""
+    why = _text(finish)
+    is_said = message is not None and (message.parts or message.reasoning or message.calls)
+    if message is None or not (is_said or (why and why not in _NO_ANSWERS)):
         return None
     prompt, completion = (min(max(count or 0, 0), _COUNT_MAX) for count in counts)
-    return Answered(message, prompt, completion, _text(finish))
+    return Answered(message, prompt, completion, why)
 
 
 # --- whole answers

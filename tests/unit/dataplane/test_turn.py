@@ -240,6 +240,16 @@ async def test_a_question_without_any_answer_leaves_no_trace(monkeypatch: pytest
     assert stage.store.holders == []
 
 
+async def test_an_empty_answer_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    client = await stage.say_to("s", "q1")
+    await later()
+    await stage.say(0, stream_head() + chunk(OPENING + FINISH + DONE) + LAST_CHUNK)
+    await later()
+    assert is_ended(client)
+    assert stage.kept("s") == ["user: q1", "assistant: "]
+
+
 async def test_a_refusal_of_the_engine_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = SessionStage(monkeypatch)
     client = await stage.say_to("s", "q1", stream=False)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from support.answers import LAST_CHUNK, chunk
+from support.answers import LAST_CHUNK, chunk, head_bytes
 from support.session_stage import CHAT, SessionStage, head_of, later, whole
 from support.stage import DONE, request, stream_of
 from support.talk import assistant, kept, system, user
@@ -234,3 +234,14 @@ async def test_a_large_history_is_read_in_a_thread(monkeypatch: pytest.MonkeyPat
         await asyncio.get_running_loop().run_in_executor(None, int)
         await later()
     assert stage.given()[-1] == "user: q2"
+
+
+async def test_an_answer_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    client = await stage.say_to("s", "q1", stream=False)
+    await later()
+    await stage.say(0, head_bytes(200, {"Content-Length": "4"}) + b"what")
+    await later()
+    assert client.data.endswith(b"what")
+    assert head_of(client)["x-understudy-session-loss"] == "unreadable"
+    assert (stage.store.kept, stage.store.holders) == ({}, [])
