@@ -205,12 +205,10 @@ def _is_again(kept: Sequence[Said], sent: Sequence[Said]) -> bool:
 
 def text_of(messages: Sequence[Said]) -> str:
     """Return messages as one text: raw ones joined as they are, all others with an empty line between them."""
-    text, was_raw = "", True
-    for said in messages:
-        if not said.text:
-            continue
-        text += (GAP if text and not (was_raw and said.is_raw) else "") + said.text
-        was_raw = said.is_raw
+    text = ""
+    for at, said in enumerate(messages):
+        is_joined = not at or (said.is_raw and messages[at - 1].is_raw)
+        text += said.text if is_joined else GAP + said.text
     return text
 
 

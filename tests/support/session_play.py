@@ -140,8 +140,9 @@ class Play:
             answer = replace(heard.said, mark=mark, is_raw=request.asked.form == "raw")
             lost = self.take(request.session, merged, answer, reply.backend)
         told = loss_told(reply)
-        # A line of NDJSON has no place for it.
-        is_untold = request.is_streamed and not reply.head.get("Content-Type").startswith("text/event-stream")
+        # A line of NDJSON has no place for it, nor has an answer that breaks off.
+        is_events = reply.head.get("Content-Type").startswith("text/event-stream")
+        is_untold = mark != "whole" or (request.is_streamed and not is_events)
         allowed = {lost, loss} if loss else {lost, ""} if is_untold else {lost}
         assert told in allowed, f"told the loss {told!r}, must be {lost!r}"
 

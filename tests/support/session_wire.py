@@ -33,20 +33,20 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """An answer as its client has it. `is_ended`: it has seen the end. `has_thought`: some of it is told as reasoning.
+    """An answer as its client has it. `is_ended`: it has seen the end. `has_more`: it was told reasoning, or why it finished.
 
     `is_malformed`: some event of it is none, so that nobody can tell what was said.
     """
 
     said: Said
     is_ended: bool
-    has_thought: bool = False
+    has_more: bool = False
     is_malformed: bool = False
 
     @property
     def is_nothing(self) -> bool:
         """Whether the client has nothing of it."""
-        return self.said.is_nothing and not self.has_thought
+        return self.said.is_nothing and not self.has_more
 
 
 # --- requests
@@ -193,16 +193,20 @@ class _Answer:
         self.is_ended = False
         self.is_malformed = False
         self._text = ""
-        self._thought = ""
+        self._has_more = False
         self._calls: dict[int, dict[str, str]] = {}
 
     def add(self, event: Mapping[str, Any]) -> None:
         """Take one event of a stream, or the whole body."""
         for choice in event.get("choices") or ():
+            self._has_more |= bool(choice.get("finish_reason"))
             self._take(choice.get("delta") or choice.get("message") or {"content": choice.get("text")})
         if "done" in event:
             self.is_ended |= bool(event["done"])
             self._take(event.get("message") or {"content": event.get("response"), "thinking": event.get("thinking")})
+        self._has_more |= bool(
+            event.get("done_reason") or event.get("stop_reason") or (event.get("delta") or {}).get("stop_reason")
+        )
         kind = event.get("type")
         self.is_ended |= kind == "message_stop"
         if kind == "message":
@@ -213,7 +217,7 @@ class _Answer:
 
     def _take(self, message: Mapping[str, Any]) -> None:
         self._text += message.get("content") or ""
-        self._thought += message.get("reasoning") or message.get("thinking") or ""
+        self._has_more |= bool(message.get("reasoning") or message.get("thinking"))
         for call in message.get("tool_calls") or ():
             function = call["function"]
             draft = self._calls.setdefault(call.get("index", len(self._calls)), {"name": "", "id": "", "arguments": ""})
@@ -229,7 +233,7 @@ class _Answer:
             for draft in self._calls.values()
             if _is_object(draft["arguments"])
         )
-        return Heard(Said("assistant", self._text, calls), self.is_ended, bool(self._thought), self.is_malformed)
+        return Heard(Said("assistant", self._text, calls), self.is_ended, self._has_more, self.is_malformed)
 
 
 def _is_object(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Short ways to write neutral messages in plays."""
 
 from understudy.core.conversation import Conversation, Given
-from understudy.core.message import Call, Mark, Message, Speaker, spoken
+from understudy.core.message import Call, Wholeness, Message, Speaker, spoken
 
 
 def user(text: str) -> Message:
@@ -19,7 +19,7 @@ def system(text: str) -> Message:
     return spoken(Speaker.SYSTEM, text)
 
 
-def assistant(text: str, mark: Mark = Mark.WHOLE, *, is_raw: bool = False) -> Message:
+def assistant(text: str, mark: Wholeness = Wholeness.WHOLE, *, is_raw: bool = False) -> Message:
     """An answer, received as `mark` says."""
     return spoken(Speaker.ASSISTANT, text, mark=mark, is_raw=is_raw)
 

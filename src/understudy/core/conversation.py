@@ -1,4 +1,4 @@
-"""A session's conversation: what is kept of it, how a client's messages are merged with it, and what falls off its front.
+"""A session's conversation: how a client's messages are merged with what is kept of it, and what is kept once it is answered.
 
 Called by dataplane.turn with what dialects read of a request or an answer; kept by sessions. The rule of merging is told to
 operators in docs/sessions.md. Pure: no clock, no store, no wire format.
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from understudy.core.message import Call, Mark, Message, Speaker, identity, spoken
+from understudy.core.message import Call, Message, Speaker, TextPart, Wholeness, identity, spoken
 
 # A last message that is said again and again is looked for this often: each look may take as long as the history is.
 _LOOKS_MAX = 64
@@ -107,10 +107,11 @@ def merge(kept: Conversation, given: Given, mode: Mode) -> Merged:
             before = () if given.is_text else kept.messages[: max(0, len(kept.messages) - known)]
             asked = kept.messages
             return _merged(Merging.RECOGNISED, kept, given, before=before, new=new, asked=asked)
-        if _is_retry(kept.messages, given.messages):
-            before = kept.messages[: len(kept.messages) - 1 - len(given.messages)]
-            return _merged(Merging.RETRIED, kept, given, before=before, new=given.messages)
-        if not given.is_text and any(message.speaker is Speaker.ASSISTANT for message in given.messages):
+        earlier = _before_retry(kept.messages, given.messages)
+        if earlier is not None:
+            return _merged(Merging.RETRIED, kept, given, before=earlier, new=given.messages)
+        # An answer that the client has begun itself, at the end, tells of no history.
+        if not given.is_text and any(message.speaker is Speaker.ASSISTANT for message in given.messages[:-1]):
             return _replaced(kept, given)
     return _merged(Merging.APPENDED, kept, given, before=kept.messages, new=given.messages)
 
@@ -186,18 +187,72 @@ def _new_text(kept: Conversation, given: Given) -> tuple[Message, ...] | None:
     for known in (text_of((*first, *kept.messages)), text_of(kept.messages)):
         if known and asked.text.startswith(known):
             rest = asked.text[len(known) :]
-            return (msgspec.structs.replace(asked, parts=spoken(Speaker.USER, rest).parts),) if rest else ()
+            if not (asked.is_raw and kept.messages[-1].is_raw):
+                # What joins the two texts belongs to neither.
+                rest = rest.removeprefix(TEXT_GAP)
+            others = tuple(part for part in asked.parts if not isinstance(part, TextPart))
+            parts = (*spoken(Speaker.USER, rest).parts, *others)
+            return (msgspec.structs.replace(asked, parts=parts),) if parts else ()
     return None
 
 
-def _is_retry(kept: Sequence[Message], given: Sequence[Message]) -> bool:
-    """Whether the last answer was not received whole and `given` is what it answered."""
-    if kept[-1].speaker is not Speaker.ASSISTANT or kept[-1].mark is Mark.WHOLE or not given:
-        return False
-    asked = kept[-1 - len(given) : -1]
-    previous = kept[: -1 - len(given)]
-    is_whole_turn = not previous or previous[-1].speaker is Speaker.ASSISTANT
-    return is_whole_turn and len(asked) == len(given) and [*map(identity, asked)] == [*map(identity, given)]
+def _before_retry(kept: tuple[Message, ...], given: Sequence[Message]) -> tuple[Message, ...] | None:
+    """Return what was kept before the last turn where `given` begins with it and its answer was not received whole; else None."""
+    if kept[-1].speaker is not Speaker.ASSISTANT or kept[-1].mark is Wholeness.WHOLE:
+        return None
+    begun = len(kept) - 1
+    while begun and kept[begun - 1].speaker is not Speaker.ASSISTANT:
+        begun -= 1
+    asked = kept[begun:-1]
+    if not asked or [*map(identity, asked)] != [*map(identity, given[: len(asked)])]:
+        return None
+    return kept[:begun]
+
+
+# --- what is kept
+
+
+def after_race(current: Conversation, given: Given, merged: Merged) -> Conversation:
+    """Return what was asked as it follows a conversation that others have changed meanwhile, who keep what they wrote.
+
+    Of a history that came with it only what follows its last answer.
+    """
+    new = merged.new or given.messages
+    last = max((position for position, one in enumerate(new[:-1]) if one.speaker is Speaker.ASSISTANT), default=-1)
+    system = given.system or current.system
+    return msgspec.structs.replace(current, system=system, messages=(*current.messages, *new[last + 1 :]))
+
+
+def holds(current: Conversation, written: Conversation, new: int) -> bool:
+    """Whether `current` has the last `new` messages of `written` in their place: they were kept, though nobody heard of it."""
+    begun = written.fallen + len(written.messages) - new - current.fallen
+    # Their times tell them from the same words said again.
+    return begun >= 0 and current.messages[begun : begun + new] == written.messages[len(written.messages) - new :]
+
+
+def conclude(asked: Conversation, answer: Message, revision: int, now_unix_s: float) -> Conversation:
+    """Return what was asked with its answer, as `revision`; `asked` has this turn's facts and usage.
+
+    The turn costs what the usage has grown by since the earlier ones.
+    """
+    total = asked.prompt_tokens + asked.completion_tokens
+    cost = max(0, total - sum(message.tokens for message in asked.messages)) if total else 0
+    return msgspec.structs.replace(
+        asked,
+        revision=revision,
+        messages=(*asked.messages, msgspec.structs.replace(answer, tokens=cost)),
+        begun_at_unix_s=asked.begun_at_unix_s or now_unix_s,
+        changed_at_unix_s=now_unix_s,
+    )
+
+
+def dated(conversation: Conversation, now_unix_s: float) -> Conversation:
+    """Return the conversation with the time at each message that has none."""
+    messages = tuple(
+        message if message.at_unix_s else msgspec.structs.replace(message, at_unix_s=now_unix_s)
+        for message in conversation.messages
+    )
+    return msgspec.structs.replace(conversation, messages=messages)
 
 
 # --- tool calls
@@ -206,7 +261,7 @@ def _is_retry(kept: Sequence[Message], given: Sequence[Message]) -> bool:
 def paired(messages: Sequence[Message], following: Sequence[Message] = ()) -> tuple[Message, ...]:
     """Return `messages` without calls that have no result and results that have no call; `following` come after them.
 
-    Engines refuse a history with half a tool exchange. A message that said nothing else is left out.
+    Engines refuse a history with half a tool round. A message that said nothing else is left out.
     """
     whole: list[Message] = []
     every = (*messages, *following)

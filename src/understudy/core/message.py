@@ -1,7 +1,7 @@
 """One message of a conversation in a form that none of the three dialects owns and each of them can write.
 
-Made by dialects from requests and answers, kept by sessions, compared and trimmed by core.conversation. Pure values; knows no
-wire format.
+Made by dialects from requests and answers, kept by sessions, compared by core.conversation and trimmed by core.trimming. Pure
+values; knows no wire format.
 """
 
 import json
@@ -20,7 +20,7 @@ class Speaker(StrEnum):
     TOOL = "tool"
 
 
-class Mark(StrEnum):
+class Wholeness(StrEnum):
     """How much of an answer its client received."""
 
     WHOLE = "whole"
@@ -75,7 +75,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     calls: tuple[Call, ...] = ()
     call_id: str = ""
     name: str = ""
-    mark: Mark = Mark.WHOLE
+    mark: Wholeness = Wholeness.WHOLE
     is_raw: bool = False
     tokens: int = 0
     at_unix_s: float = 0.0

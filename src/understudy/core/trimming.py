@@ -1,6 +1,6 @@
 """What falls off the front of a conversation: whole turns, the oldest first, until it is within its bounds.
 
-Called by dataplane.turn before a conversation is kept. Never the system message, never half a tool exchange. Pure.
+Called by dataplane.turn before a conversation is kept. Never the system message, never half a tool round. Pure.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Bounds:
 def trim(conversation: Conversation, bounds: Bounds) -> Conversation | None:
     """Return the conversation within its bounds; None when its last turn alone is beyond them.
 
-    Of a last turn that is too long its earlier tool exchanges fall off before that.
+    Of a last turn that is too long its earlier tool rounds fall off before that.
     """
     sizes = [size_bytes(message) for message in conversation.messages]
     if sum(map(size_bytes, conversation.system)) > bounds.bytes_max:
@@ -50,14 +50,14 @@ def trim(conversation: Conversation, bounds: Bounds) -> Conversation | None:
 def _shorter_turn(
     conversation: Conversation, start: int, sizes: Sequence[int], costs: Sequence[float], bounds: Bounds
 ) -> Conversation | None:
-    """Return the conversation with nothing but its last turn, from `start` on, without as many tool exchanges as it takes."""
+    """Return the conversation with nothing but its last turn, from `start` on, without as many tool rounds as it takes."""
     messages = conversation.messages
     left = set(range(start, len(messages)))
     left_bytes, left_tokens = sum(sizes[start:]), sum(costs[start:])
-    for exchange in _tool_exchanges(messages, start):
-        left -= exchange
-        left_bytes -= sum(sizes[position] for position in exchange)
-        left_tokens -= sum(costs[position] for position in exchange)
+    for one in _tool_rounds(messages, start):
+        left -= one
+        left_bytes -= sum(sizes[position] for position in one)
+        left_tokens -= sum(costs[position] for position in one)
         if _fits(len(left), left_bytes, left_tokens, bounds):
             return _kept(conversation, tuple(messages[position] for position in sorted(left)))
     return None
@@ -110,16 +110,16 @@ def _costs(conversation: Conversation, sizes: Sequence[int]) -> list[float]:
     return costs
 
 
-def _tool_exchanges(messages: Sequence[Message], start: int) -> list[set[int]]:
-    """Return the positions of each tool exchange from `start` on that something follows: the calls with their results."""
-    exchanges: list[set[int]] = []
+def _tool_rounds(messages: Sequence[Message], start: int) -> list[set[int]]:
+    """Return the positions of each tool round from `start` on that something follows: the calls with their results."""
+    rounds: list[set[int]] = []
     for position in range(start, len(messages)):
         message = messages[position]
         if message.calls:
-            exchanges.append({position})
-        elif message.speaker is Speaker.TOOL and exchanges and position - 1 in exchanges[-1]:
-            exchanges[-1].add(position)
-    return [exchange for exchange in exchanges if max(exchange) < len(messages) - 1]
+            rounds.append({position})
+        elif message.speaker is Speaker.TOOL and rounds and position - 1 in rounds[-1]:
+            rounds[-1].add(position)
+    return [one for one in rounds if max(one) < len(messages) - 1]
 
 
 def _part_bytes(part: Part) -> int:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 # What is kept of an answer before its first content, and of an error's body. An answer that is longer is passed on.
 HELD_BYTES_MAX = 256 * 1024
 ERROR_BYTES_MAX = 64 * 1024
-# A part of an event is held back until the rest has come, up to this size.
-PARTIAL_BYTES_MAX = 64 * 1024
 
 # All that Ollama's /v1 lets a client see of its runner's death: an event without a model (golden/ollama/v1_chat_runner_lost.sse).
 NO_MODEL = b'"model":""'
@@ -331,7 +329,7 @@ class Answer:
         data = self._partial + data
         end = whole_until(data, self.kind)
         self._partial = data[end:]
-        if len(self._partial) > PARTIAL_BYTES_MAX and self._mode == PASSING_EVENTS:
+        if len(self._partial) > self._outlet.partial_bytes_max and self._mode == PASSING_EVENTS:
             self._partial = b""
             self._is_mid_event = self._outlet.is_mid_event = self._received.is_cut = True
             self._is_checked = False

@@ -16,6 +16,7 @@ from understudy.dataplane.attempt import RunningAttempt
 from understudy.dataplane.heads import RequestHead, ResponseHead
 from understudy.dataplane.outlet import COMMENT, NO_BUFFERING, NO_CACHE, Outlet
 from understudy.dialects.contract import StreamKind
+from understudy.dialects.pieces import BROKEN_FINISHES
 from understudy.dialects.repeatable import is_repeatable
 from understudy.errors import MEANING, Side
 
@@ -135,6 +136,7 @@ def _is_kept(head: ResponseHead, kind: StreamKind | None, *, has_lines: bool) ->
         return False
     if kind is None and not has_lines and head.content_length < 0 and not head.is_chunked:
         return False
+    # Cache-Control is not heeded: web frameworks say no-store of every event stream (sse-starlette).
     return not any(line.lower().startswith(_OF_A_REPEAT) for line in head.lines)
 
 
@@ -188,9 +190,13 @@ def keep(exchange: "RelayedExchange", attempt: RunningAttempt, now_s: float) -> 
     """Keep the answer that `attempt` has just completed, if it was recorded.
 
     One that was continued is not kept: another engine need not have gone on as the first would have, and its comments name both.
+    Neither is one that the engine threw away, whatever its status.
     """
-    outlet = exchange.outlet
-    if isinstance(outlet, RecordingOutlet) and not attempt.is_resume:
+    outlet, resumer = exchange.outlet, exchange.resumer
+    if not isinstance(outlet, RecordingOutlet) or attempt.is_resume:
+        return
+    transcript = resumer.received.transcript() if resumer is not None else None
+    if transcript is None or transcript.finish not in BROKEN_FINISHES:
         outlet.put(attempt.name, now_s)
 
 

@@ -45,6 +45,8 @@ class Outlet:
 
     # Whether a piece may be written past `write`, in the framing that this announced.
     writes_directly = True
+    # A part of an event is held back until the rest has come, up to this size.
+    partial_bytes_max = 64 * 1024
     is_open = False
     is_chunked = False
     is_mid_event = False

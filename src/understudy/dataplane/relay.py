@@ -18,7 +18,7 @@ from understudy.core.departures import Departures
 from understudy.core.record import ExchangeRecord
 from understudy.core.retry import RetryBudget
 from understudy.core.shortlist import is_usable
-from understudy.core.snapshot import Published, RoutingPlan, RoutingSnapshot
+from understudy.core.snapshot import Address, Published, RoutingPlan, RoutingSnapshot
 from understudy.core.tally import Tally
 from understudy.dataplane import caching, vigil
 from understudy.dataplane.clients import LATE_S_MAX, Clients
@@ -88,7 +88,7 @@ class Relay:
         self.abilities = AbilityMemo()
         self.departures = Departures()
         self.clients = Clients(published, pool, clock, listener.tell)
-        self._models: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+        self._meant: set[tuple[str, Address, tuple[tuple[str, str], ...]]] = set()
         # Set by daemon where the file names a session store.
         self.turns: Turns | None = None
         self.observations = Observations(published, tally, listener)
@@ -121,10 +121,10 @@ class Relay:
             self.budget = RetryBudget(plan.failover.budget)
         self._allows_management = plan.allow_admin_paths
         self.answers.apply(plan.cache, self.now_s())
-        models = {(backend.name, backend.models) for backend in plan.backends}
-        if models != self._models:
+        meant = {(backend.name, backend.address, backend.models) for backend in plan.backends}
+        if meant != self._meant:
             # The same request may mean another model now.
-            self._models = models
+            self._meant = meant
             self.answers.clear()
 
     # --- connections

@@ -35,9 +35,8 @@ class RelayedExchange:
     """One client request on its way. In `Relay.running` while it lasts; `wake_at_s` matters while it waits in line.
 
     `attempt` runs, `hedge` beside it where it is late. `resumer` holds what has come of the answer, from its first content on;
-    `is_asked_whole`: it is no longer asked for as a stream to be put together here. `turn` is its part in a stored conversation;
-    `own_words` says what is wrong with that.
-    Defaults stand in the class: an exchange costs only what becomes of it.
+    `is_asked_whole`: it is not asked for as a stream any more. `turn` is its part in a stored conversation, `own_words` what is
+    wrong with that. Defaults stand in the class: an exchange costs only what becomes of it.
     """
 
     is_running = True
@@ -225,8 +224,8 @@ class RelayedExchange:
         """The answer is complete; where it belongs to a stored conversation, its last bytes wait until that is kept."""
         if self.turn is not None:
             self.turn.end(self._end)
-        else:
-            self._end(now_s)
+            return
+        self._end(now_s)
 
     def _end(self, now_s: float = 0.0) -> None:
         self.close_record(now_s)
@@ -305,7 +304,7 @@ class RelayedExchange:
         """Our own code raised: this exchange gets a 500 in its dialect, the daemon goes on."""
         self.relay.listener.report(error, self.record.request_id)
         if self.is_running:
-            self.end_as(FailureKind.INTERNAL)
+            (self.give_up if self.turn is not None and self.turn.is_ended else self.end_as)(FailureKind.INTERNAL)
 
     def on_client_gone(self) -> None:
         """The client left: nobody is to blame and the engine is to stop at once."""
@@ -369,7 +368,8 @@ class RelayedExchange:
             return
         choices = self.let_go(kind)
         status = MEANING[kind].status
-        ending.abort(self, Abort(kind, status, self.relay.retry_after_s() if status == 503 else 0.0))
+        again_s = {503: self.relay.retry_after_s(), 409: 1.0}
+        ending.abort(self, Abort(kind, status, again_s.get(status, 0.0)))
         for choice in choices:
             self.relay.on_room(choice)
 
@@ -391,9 +391,9 @@ class RelayedExchange:
         self.is_running = False
         if not self.outlet.writes_directly:
             caching.let_go(self)
-        if self.turn is not None:
-            self.turn.on_over()
-            self.turn = None
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn.on_over()
         # The exchange and its answer know each other; let go, so that neither waits for the garbage collector.
         self.attempt = self.resumer = None
         self.record.duration_s = (now_s or self.now_s()) - self.started_at_s

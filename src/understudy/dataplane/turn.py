@@ -6,19 +6,32 @@ whole.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from understudy.core.conversation import Conversation, Given, Merged, Merging, Mode, merge
-from understudy.core.message import Mark, Message, Speaker
+from understudy.core.conversation import (
+    Conversation,
+    Given,
+    Merged,
+    Merging,
+    Mode,
+    after_race,
+    conclude,
+    dated,
+    holds,
+    merge,
+)
+from understudy.core.message import Message, Speaker, Wholeness
 from understudy.core.snapshot import Color, OnError, SessionRules
-from understudy.core.trimming import Bounds, trim
+from understudy.core.trimming import Bounds, size_bytes, trim
+from understudy.dataplane.received import Received
 from understudy.dataplane.withheld import WithheldOutlet
 from understudy.dialects.answered import Answered, answer_of, joined, read_answer
 from understudy.dialects.given import read_given, unkeepable, write_asked
+from understudy.dialects.pieces import BROKEN_FINISHES
 from understudy.errors import FailureKind
 from understudy.sessions.keeper import HeldSession
 from understudy.sessions.store import Conflict, HeldElsewhere, Loss, StoreError
@@ -31,15 +44,15 @@ _T = TypeVar("_T")
 
 # Requests and conversations from this size on are read and written in a thread, so that the loop goes on meanwhile.
 THREAD_BYTES = 64 * 1024
-# What a message is taken for where its text is not looked at.
-MESSAGE_BYTES = 256
+# So many messages are much to read, whatever they say.
+MESSAGES_MAX = 500
 # A session that others change again and again is tried this often.
 CONFLICTS_MAX = 5
 # A store that could not be read when the answer began is asked once more at its end, for at most this long.
 LATE_S_MAX = 1.0
 
 
-class Words(msgspec.Struct, frozen=True):
+class SessionWords(msgspec.Struct, frozen=True):
     """What a request's head says of its session."""
 
     session: str
@@ -49,20 +62,22 @@ class Words(msgspec.Struct, frozen=True):
 
 
 class Turn:
-    """`merging` is what became of the client's messages, None until they are merged; `loss` why the turn is not kept, if so.
+    """One exchange's turn. `merging` is what became of the client's messages, None until they are merged.
 
+    `loss` is why the turn is not kept, if so; `foreseen` why it will most likely not be, or why what was kept could not be read.
     `is_ended`: the answer is over, and what is left to do is the turn's.
     """
 
     merging: Merging | None = None
     loss: Loss | None = None
+    foreseen: Loss | None = None
+    _beginning: asyncio.Task[None] | None = None
     _held: HeldSession | None = None
     _merged: Merged | None = None
     _given: Given | None = None
     is_ended = False
-    _is_unread = False
 
-    def __init__(self, turns: "Turns", exchange: "RelayedExchange", words: Words) -> None:
+    def __init__(self, turns: "Turns", exchange: "RelayedExchange", words: SessionWords) -> None:
         self._turns = turns
         self._exchange = exchange
         self._words = words
@@ -73,7 +88,7 @@ class Turn:
 
     def begin(self) -> None:
         """Hold the session and read it, then let the exchange start."""
-        self._turns.run(self._begin(), self._exchange)
+        self._beginning = self._turns.run(self._begin(), self._exchange)
 
     async def _begin(self) -> None:
         exchange, rules, words = self._exchange, self._rules, self._words
@@ -92,6 +107,9 @@ class Turn:
             # Ollama loads or unloads a model that is asked nothing.
             self._start()
             return
+        if self._turns.is_crowded():
+            self._refuse(FailureKind.SESSION_HELD)
+            return
         try:
             held = await self._turns.keeper.hold(words.session, rules.lock_wait_s)
         except HeldElsewhere:
@@ -101,21 +119,18 @@ class Turn:
             if (words.on_error or rules.on_error) is OnError.REFUSE:
                 self._refuse(FailureKind.STORE_UNAVAILABLE)
                 return
-            self.loss = error.loss
+            self.foreseen = error.loss
             self._start()
             return
-        if not exchange.is_running:
-            await held.release()
-            return
         self._held = held
-        self.loss = self.loss or held.loss
+        self.foreseen = held.loss
         await self._merge(held.conversation or Conversation(), given)
 
     async def _merge(self, kept: Conversation, given: Given) -> None:
         exchange, words = self._exchange, self._words
         if words.is_reset:
             kept = Conversation(revision=kept.revision, begun_at_unix_s=self._turns.wall())
-        size = len(exchange.body) + MESSAGE_BYTES * len(kept.messages)
+        size = len(exchange.body) + _size_of(kept.messages)
 
         def written() -> tuple[Merged, bytes | str]:
             merged = merge(kept, given, words.mode)
@@ -151,33 +166,27 @@ class Turn:
 
     def fields(self) -> bytes:
         """Return the field lines that say what became of the conversation, with CRLF."""
+        loss = self.loss or self.foreseen
         merging = b"X-Understudy-Session: %b\r\n" % self.merging.encode() if self.merging else b""
-        return merging + (b"X-Understudy-Session-Loss: %b\r\n" % self.loss.encode() if self.loss else b"")
+        return merging + (b"X-Understudy-Session-Loss: %b\r\n" % loss.encode() if loss else b"")
 
     # --- after
 
     def end(self, then: Callable[[], None]) -> None:
         """The answer is complete: keep the turn, write the end of the answer, then do the rest."""
         self.is_ended = True
-        streamed = self._read_streamed() if self.outlet.kind is not None else None
-        self._turns.run(self._end(streamed, then), self._exchange)
+        self._turns.run(self._end(self._received(), then), self._exchange)
 
-    async def _end(self, streamed: Answered | None, then: Callable[[], None]) -> None:
+    async def _end(self, received: Received | None, then: Callable[[], None]) -> None:
         exchange, kept = self._exchange, None
         try:
-            answered = streamed if self.outlet.kind is not None else await self._read_whole()
-            if answered is None and self._is_asked:
-                self._note_unread(Loss.UNREADABLE)
-            kept = await self._keep(answered, Mark.WHOLE)
-        except Exception as error:  # noqa: BLE001  # our own mistake costs the turn, not the answer
-            self._turns.on_mistake(error, exchange)
-            self.loss = Loss.FAILED
-            self._turns.on_lost(exchange, self.loss)
-        if exchange.is_running:
-            comment = b": understudy session not kept: %b\n\n" % self.loss.encode() if self.loss else b""
-            self.outlet.release(comment)
-            then()
-        elif kept is not None:
+            kept = await self._settle(received, Wholeness.WHOLE)
+        finally:
+            # Whatever became of the turn, the answer is the client's.
+            if exchange.is_running:
+                self.outlet.release(b": understudy session not kept: %b\n\n" % self.loss.encode() if self.loss else b"")
+                then()
+        if kept is not None and not self.outlet.is_released:
             # The client has left while its answer was kept.
             await self._mark_abandoned(kept)
 
@@ -186,95 +195,91 @@ class Turn:
         if self.is_ended:
             return
         self.is_ended = True
-        answered = self._read_streamed() if self._exchange.is_committed and self.outlet.kind is not None else None
-        mark = Mark.ABANDONED if self._exchange.record.failure in _LEFT else Mark.TORN
-        self._turns.run(self._let_go(answered, mark), self._exchange)
+        if self._held is None and self._beginning is not None:
+            # Nobody is left to wait for the session; once an attempt has begun this task is over.
+            self._beginning.cancel()
+        exchange = self._exchange
+        received = self._received() if exchange.is_committed and self.outlet.kind is not None else None
+        mark = Wholeness.ABANDONED if exchange.record.failure in _LEFT else Wholeness.TORN
+        self._turns.run(self._settle(received, mark, is_streamed=True), exchange)
 
-    async def _let_go(self, answered: Answered | None, mark: Mark) -> None:
-        if answered is not None:
-            await self._keep(answered, mark)
-        elif self._held is not None:
-            await self._held.release()
-
-    @property
-    def _is_raw(self) -> bool:
-        given = self._given
-        return given is not None and given.is_text and given.messages[0].is_raw
-
-    @property
-    def _is_asked(self) -> bool:
-        """Whether there is a question that may have been answered."""
-        return self._given is not None and bool(self._given.messages) and self._exchange.record.status < 300
-
-    async def _read_whole(self) -> Answered | None:
-        """Read an answer that is no stream."""
-        path, whole, is_raw = self._exchange.ask.path, self.outlet.whole, self._is_asked and self._is_raw
-        return await self._aside(len(whole), lambda: read_answer(path, whole, is_raw=is_raw)) if self._is_asked else None
-
-    def _read_streamed(self) -> Answered | None:
-        """Read what the client has received of a stream; where that cannot be read the turn is lost."""
+    def _received(self) -> Received | None:
         resumer = self._exchange.resumer
-        if not self._is_asked or resumer is None or resumer.received.shape is None:
-            return None
-        received = resumer.received
-        transcript = received.transcript()
-        if transcript is None or transcript.has_gap:
-            self._note_unread(Loss.TOO_LARGE if received.is_too_long else Loss.UNREADABLE)
-            return None
-        return answer_of(resumer.received.shape, transcript, is_raw=self._is_raw)
+        return resumer.received if resumer is not None else None
 
-    def _note_unread(self, loss: Loss) -> None:
-        self.loss = self.loss or loss
-        self._is_unread = True
-
-    async def _keep(self, answered: Answered | None, mark: Mark) -> Conversation | None:
-        """Write the conversation with the answer and let the session go; return what was written, None where nothing was."""
+    async def _settle(self, received: Received | None, mark: Wholeness, *, is_streamed: bool = False) -> Conversation | None:
+        """Keep the answer, let the session go and tell what is lost; return what was kept, None where nothing was."""
+        answered = None
         try:
-            if answered is None or self.loss is Loss.NOT_KEPT:
-                return None
-            held = await self._hold_late()
-            return await self._write(held, answered, mark)
+            answered = await self._read(received, is_streamed=is_streamed or self.outlet.kind is not None)
+            return await self._keep(answered, mark) if answered is not None else None
         except (StoreError, HeldElsewhere) as error:
             self.loss = error.loss if isinstance(error, StoreError) else Loss.RACED
-            return None
+        except Exception as error:  # noqa: BLE001  # our own mistake costs the turn, not the answer
+            self._turns.on_mistake(error, self._exchange)
+            self.loss = Loss.FAILED
+        except asyncio.CancelledError:
+            self.loss = Loss.SLOW
+            raise
         finally:
             if self._held is not None:
                 await self._held.release()
-            if self.loss is not None and (answered is not None or self._is_unread):
+            if self.loss is not None and self._exchange.record.status < 300:
                 self._turns.on_lost(self._exchange, self.loss)
+        return None
+
+    async def _read(self, received: Received | None, *, is_streamed: bool) -> Answered | None:
+        """Read what the client has received; None where that is no answer, or one that cannot be kept (then a loss)."""
+        given, path = self._given, self._exchange.ask.path
+        if self.loss is not None or given is None or not given.messages or self._exchange.record.status >= 300:
+            return None
+        is_raw = given.is_text and given.messages[0].is_raw
+        if not is_streamed:
+            whole = self.outlet.whole
+            answered = await self._aside(len(whole), lambda: read_answer(path, whole, is_raw=is_raw))
+            self.loss = Loss.UNREADABLE if answered is None else None
+            return answered
+        if received is None or received.shape is None:
+            return None
+        transcript = received.transcript()
+        if transcript is None or transcript.has_gap:
+            self.loss = Loss.TOO_LARGE if received.is_too_long else Loss.UNREADABLE
+            return None
+        return answer_of(received.shape, transcript, is_raw=is_raw)
+
+    async def _keep(self, answered: Answered, mark: Wholeness) -> Conversation:
+        """Write the conversation with the answer and return it. Raises StoreError and HeldElsewhere."""
+        held = await self._hold_late()
+        current, given = held.conversation, self._given or Given()
+        before = current or Conversation()
+        if self._merged is None:
+            self._merged = merge(Conversation() if self._words.is_reset else before, given, self._words.mode)
+        asked = self._merged.asked
+        if answered.finish in BROKEN_FINISHES and mark is Wholeness.WHOLE:
+            mark = Wholeness.TORN
+        for _ in range(CONFLICTS_MAX):
+            conclusion = partial(self._conclude, self._facts_of(asked, answered), answered, mark, before.revision)
+            conversation = await self._aside(_size_of(asked.messages), conclusion)
+            try:
+                await held.keep(conversation)
+            except Conflict as conflict:
+                before = conflict.current or Conversation()
+                if holds(before, conversation, len(self._merged.new) + 1):
+                    # The answer to an earlier try was lost, and others have gone on since.
+                    return conversation
+                asked = after_race(before, given, self._merged)
+                continue
+            if self.foreseen is not Loss.UNREADABLE:
+                # What was foreseen has not come true; what could not be read is gone all the same.
+                self.foreseen = None
+            return conversation
+        raise StoreError(Loss.RACED)
 
     async def _hold_late(self) -> HeldSession:
         """Return the session, held now where the store could not be read before."""
         if self._held is None:
             self._held = await self._turns.keeper.hold(self._words.session, LATE_S_MAX)
         return self._held
-
-    async def _write(self, held: HeldSession, answered: Answered, mark: Mark) -> Conversation:
-        current = held.conversation
-        asked = self._merged.asked if self._merged is not None else self._asked_late(current)
-        for _ in range(CONFLICTS_MAX):
-            size, revision = MESSAGE_BYTES * len(asked.messages), current.revision if current else 0
-            facts = self._facts_of(asked, answered)
-            conversation = await self._aside(size, partial(self._with_answer, facts, answered, mark, revision))
-            try:
-                await held.keep(conversation)
-            except Conflict as conflict:
-                current = conflict.current
-                asked = self._asked_late(current)
-                continue
-            # An expectation of a loss that did not come true.
-            self.loss = None
-            return conversation
-        raise StoreError(Loss.RACED)
-
-    def _asked_late(self, current: Conversation | None) -> Conversation:
-        """Return what was asked as it stands in a conversation that is not the one it was asked in."""
-        before, given = current or Conversation(), self._given or Given()
-        if self._merged is None:
-            return merge(Conversation() if self._words.is_reset else before, given, self._words.mode).asked
-        # Whoever has written meanwhile keeps what they wrote.
-        system = given.system or before.system
-        return msgspec.structs.replace(before, system=system, messages=(*before.messages, *self._merged.new))
 
     def _facts_of(self, asked: Conversation, answered: Answered) -> Conversation:
         """Return what was asked with the facts of this turn."""
@@ -288,28 +293,19 @@ class Turn:
             completion_tokens=answered.completion_tokens,
         )
 
-    def _with_answer(self, asked: Conversation, answered: Answered, mark: Mark, revision: int) -> Conversation:
+    def _conclude(self, asked: Conversation, answered: Answered, mark: Wholeness, revision: int) -> Conversation:
         """Return the conversation as it is to be kept. Raises StoreError where this turn alone is too large."""
-        now_unix_s = self._turns.wall()
-        total = answered.prompt_tokens + answered.completion_tokens
-        cost = max(0, total - sum(message.tokens for message in asked.messages)) if total else 0
-        answer = msgspec.structs.replace(answered.message, mark=mark, tokens=cost)
-        messages = asked.messages
-        if messages[-1].speaker is Speaker.ASSISTANT:
+        rules, now_unix_s = self._rules, self._turns.wall()
+        answer = msgspec.structs.replace(answered.message, mark=mark)
+        if asked.messages and asked.messages[-1].speaker is Speaker.ASSISTANT:
             # The client had begun the answer itself.
-            messages, answer = messages[:-1], joined(messages[-1], answer, is_streamed=self.outlet.kind is not None)
-        rules = self._rules
-        bounds = Bounds(rules.messages_max, rules.bytes_max, rules.tokens_max)
-        trimmed = trim(msgspec.structs.replace(asked, messages=(*messages, answer)), bounds)
+            answer = joined(asked.messages[-1], answer, is_streamed=self.outlet.kind is not None)
+            asked = msgspec.structs.replace(asked, messages=asked.messages[:-1])
+        whole = conclude(asked, answer, revision + 1, now_unix_s)
+        trimmed = trim(whole, Bounds(rules.messages_max, rules.bytes_max, rules.tokens_max))
         if trimmed is None:
             raise StoreError(Loss.TOO_LARGE)
-        return msgspec.structs.replace(
-            trimmed,
-            revision=revision + 1,
-            messages=tuple(_dated(message, now_unix_s) for message in trimmed.messages),
-            begun_at_unix_s=asked.begun_at_unix_s or now_unix_s,
-            changed_at_unix_s=now_unix_s,
-        )
+        return dated(trimmed, now_unix_s)
 
     def _color_of(self, name: str) -> str:
         """Return the color of the backend that answered, "" where it has none."""
@@ -322,7 +318,7 @@ class Turn:
         try:
             current = held.conversation
             if current is not None and current.revision == kept.revision and current.messages:
-                last = msgspec.structs.replace(current.messages[-1], mark=Mark.ABANDONED)
+                last = msgspec.structs.replace(current.messages[-1], mark=Wholeness.ABANDONED)
                 messages = (*current.messages[:-1], last)
                 await held.keep(msgspec.structs.replace(current, revision=current.revision + 1, messages=messages))
         except (StoreError, Conflict):
@@ -334,5 +330,8 @@ class Turn:
 _LEFT = frozenset({FailureKind.CLIENT_GONE, FailureKind.CLIENT_SLOW})
 
 
-def _dated(message: Message, now_unix_s: float) -> Message:
-    return message if message.at_unix_s else msgspec.structs.replace(message, at_unix_s=now_unix_s)
+def _size_of(messages: Sequence[Message]) -> int:
+    """Return about how many bytes there are to go through, cheaply."""
+    if len(messages) > MESSAGES_MAX:
+        return THREAD_BYTES
+    return sum(map(size_bytes, messages))

@@ -6,12 +6,12 @@ waits for what is being written before it ends.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from understudy.core.conversation import Mode
 from understudy.core.snapshot import OnError, Published, SessionRules
 from understudy.dataplane.heads import RequestHead
-from understudy.dataplane.turn import Turn, Words
+from understudy.dataplane.turn import SessionWords, Turn
 from understudy.dialects.given import CONVERSING_PATHS
 from understudy.sessions.keeper import Keeper
 from understudy.sessions.store import ID_BYTES_MAX, HeldElsewhere, Loss, StoreError
@@ -50,7 +50,7 @@ class Turns:
         """The settings in force."""
         return self._published.current.plan.sessions
 
-    def words_of(self, head: RequestHead, path: str) -> Words | str | None:
+    def words_of(self, head: RequestHead, path: str) -> SessionWords | str | None:
         """Return what a generating request says of its session; None: it has none; a text: what is wrong with it."""
         if path not in CONVERSING_PATHS:
             return None
@@ -60,19 +60,24 @@ class Turns:
         if mode is Mode.OFF:
             return None
         on_error = _ON_ERROR.get(head.session_on_error.lower())
-        return Words(head.session.decode(), mode or Mode.AUTO, is_reset=head.session_reset == b"1", on_error=on_error)
+        return SessionWords(head.session.decode(), mode or Mode.AUTO, is_reset=head.session_reset == b"1", on_error=on_error)
 
-    def turn(self, exchange: "RelayedExchange", words: Words) -> Turn:
+    def turn(self, exchange: "RelayedExchange", words: SessionWords) -> Turn:
         """Give an exchange its turn."""
         return Turn(self, exchange, words)
 
-    def run(self, work: Coroutine[None, None, None], exchange: "RelayedExchange") -> None:
+    def is_crowded(self) -> bool:
+        """Whether as many wait for their sessions as may wait for a backend."""
+        return self.keeper.waiting >= max(1, self._published.current.plan.limits.waiting_max)
+
+    def run(self, work: Coroutine[Any, Any, object], exchange: "RelayedExchange") -> asyncio.Task[None]:
         """Own the work of a turn; a mistake of ours ends its exchange, if that still waits for it."""
         task = asyncio.get_running_loop().create_task(self._run(work, exchange), name="turn")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _run(self, work: Coroutine[None, None, None], exchange: "RelayedExchange") -> None:
+    async def _run(self, work: Coroutine[Any, Any, object], exchange: "RelayedExchange") -> None:
         try:
             await work
         except (StoreError, HeldElsewhere):
@@ -98,8 +103,12 @@ class Turns:
         """Wait for what is being written, but not for ever."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_S_MAX)
-        for task in self._tasks:
+        left = [*self._tasks]
+        for task in left:
             task.cancel()
+        if left:
+            # Each still gives its client the end of the answer.
+            await asyncio.wait(left, timeout=CLOSE_S_MAX)
 
 
 def _wrong_with(head: RequestHead) -> str:

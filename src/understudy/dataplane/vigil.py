@@ -70,6 +70,9 @@ def _keep_alive(exchange: "RelayedExchange", now_s: float) -> None:
     """Write a comment to a client that waits on an event stream; before the first content that begins the stream."""
     keepalive_s = exchange.relay.timeouts.keepalive_s
     ask = exchange.ask
+    if exchange.turn is not None and exchange.turn.merging is None:
+        # A head says what became of the conversation, or that another request has it (409).
+        return
     if not keepalive_s or not ask.is_generating or not ask.is_streaming or not is_streamed(ask.path):
         return
     answer = exchange.attempt.answer if exchange.attempt is not None else None

@@ -27,6 +27,11 @@ class Circuit:
         """Whether the store is left alone."""
         return self._failures >= FAILURES_MAX
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has failed since it answered last."""
+        return self._failures > 0
+
     def is_rested(self, now_s: float) -> bool:
         """Whether a store that is left alone may be tried."""
         return self.is_open and now_s >= self._open_until_s

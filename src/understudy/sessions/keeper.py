@@ -65,7 +65,7 @@ class HeldSession:
         """Write the conversation; raises Conflict and StoreError as `Hold.keep` does."""
         if self._hold is None:
             raise RuntimeError("a session is written that was let go")
-        await self._keeper.ask(self._hold.keep(conversation))
+        await self._keeper.write(self._hold.keep(conversation))
         self._keeper.on_kept(is_new=self.conversation is None)
 
     async def release(self) -> None:
@@ -103,6 +103,7 @@ class Keeper:
         self._tell = tell
         self._order = Order()
         self._circuit = Circuit()
+        self._writes = Circuit()
         self._grown = 0
         self._has_new_ttl = asyncio.Event()
 
@@ -155,7 +156,7 @@ class Keeper:
         """Hold a session that nobody has, which takes whatever keeping one takes."""
         hold = await self._answer_of(self._store.hold(NOBODY, 0.0), ANSWER_S_MAX)
         try:
-            if hold.loss is None:
+            if hold.loss is None and not self._writes.has_failed:
                 self._recover()
         finally:
             await hold.release()
@@ -179,7 +180,7 @@ class Keeper:
             left_s = max(0.0, until_s - self._clock())
             while True:
                 step_s = min(STEP_S, left_s)
-                left_s -= step_s
+                left_s = min(left_s - step_s, until_s - self._clock() - step_s)
                 try:
                     hold = await self.ask(self._store.hold(session, step_s), wait_s=step_s + ANSWER_S_MAX)
                 except HeldElsewhere:
@@ -197,6 +198,21 @@ class Keeper:
             question.close()
             raise StoreError(Loss.RESTING, self._detail)
         return await self._answer_of(question, ANSWER_S_MAX if wait_s is None else wait_s)
+
+    async def write(self, question: Coroutine[Any, Any, None]) -> None:
+        """Await a question that writes. A store that answers and does not write rests from writing alone."""
+        if self._writes.is_open and not self._writes.is_rested(self._clock()):
+            question.close()
+            raise StoreError(Loss.RESTING, self._detail)
+        try:
+            await self.ask(question)
+        except StoreError as error:
+            self._writes.on_failure(error.loss, self._clock())
+            raise
+        except Conflict:
+            self._writes.on_answer()
+            raise
+        self._writes.on_answer()
 
     async def _answer_of(self, question: Coroutine[Any, Any, _T], wait_s: float) -> _T:
         try:
@@ -233,7 +249,7 @@ class Keeper:
         if error is None:
             self._circuit.on_answer()
             # To be able to read says nothing of writing.
-            if self.loss in (Loss.UNAVAILABLE, Loss.SLOW):
+            if self.loss in (Loss.UNAVAILABLE, Loss.SLOW) and not self._writes.has_failed:
                 self._recover()
             return
         self._circuit.on_failure(error.loss, self._clock())

@@ -14,9 +14,11 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from understudy.core.conversation import Conversation
+from understudy.core.trimming import size_bytes
 from understudy.sessions.record import Codec, Reason, Unreadable
 from understudy.sessions.redis_address import Kind, RedisAddress
 from understudy.sessions.redis_scripts import (
@@ -48,6 +50,9 @@ _SCANS_MAX: Final = 16
 _SWEEP_KEYS: Final = 200
 _SWEEP_PAUSE_S: Final = 0.01
 _MS_MAX: Final = 10**15
+# What is written and read in a thread, so that the loop goes on meanwhile: 64 KiB take 0.2 ms.
+THREAD_BYTES: Final = 64 * 1024
+MESSAGES_MAX: Final = 500
 
 
 class RedisStore:
@@ -163,7 +168,7 @@ class RedisStore:
             if hold.loss not in (Loss.FULL, Loss.READ_ONLY):
                 raise StoreError(hold.loss, text)
         try:
-            hold.conversation = self.conversation(name, record)
+            hold.conversation = await self.decoded(name, record)
         except Unreadable as unreadable:
             if hold.loss is None:
                 hold.loss = Loss.UNREADABLE
@@ -185,15 +190,18 @@ class RedisStore:
         key = self.key(name, "s")
         record = await self._ask(("HMGET", key, "r", "h", "b"), key=key)
         try:
-            conversation = self.conversation(name, record)
+            conversation = await self.decoded(name, record)
             return None if conversation is None else (self.codec.read_header(record[1], name), conversation)
         except Unreadable as unreadable:
             raise StoreError(Loss.UNREADABLE, str(unreadable)) from unreadable
 
     async def delete(self, session: str) -> bool:
-        """Remove a session, held or not. Who holds it meets a `Conflict` with nothing."""
-        key = self.key(self.codec.name(session), "s")
-        return bool(await self._ask(("UNLINK", key), key=key))
+        """Remove a session, held or not, and what was set aside of it. Who holds it meets a `Conflict` with nothing."""
+        name = self.codec.name(session)
+        key, aside = self.key(name, "s"), self.key(name, "corrupt")
+        is_gone = bool(await self._ask(("UNLINK", key), key=key))
+        await self._ask(("UNLINK", aside), key=aside)
+        return is_gone
 
     # --- all sessions
 
@@ -257,6 +265,12 @@ class RedisStore:
             # What Redis compares must be what the record says, or no keep would ever fit.
             raise Unreadable(Reason.CORRUPTED)
         return conversation
+
+    async def decoded(self, name: str, record: list[Any]) -> Conversation | None:
+        """The same, in a thread where it takes long."""
+        if len(record[2] or b"") < THREAD_BYTES:
+            return self.conversation(name, record)
+        return await asyncio.get_running_loop().run_in_executor(None, self.conversation, name, record)
 
     async def run(self, script: Script, keys: tuple[str, ...], arguments: Command, then: Sequence[Command] = ()) -> list[Any]:
         """Run a script; see `Link.run`."""
@@ -332,7 +346,9 @@ class RedisHold:
         UNAVAILABLE, too, where the master has it but too few replicas.
         """
         store, revision = self._store, conversation.revision
-        header, body = store.codec.encode(self._session, conversation)
+        encode = partial(store.codec.encode, self._session, conversation)
+        is_long = len(conversation.messages) > MESSAGES_MAX or sum(map(size_bytes, conversation.messages)) > THREAD_BYTES
+        header, body = await asyncio.get_running_loop().run_in_executor(None, encode) if is_long else encode()
         self._writes += 1
         if self._unsure is None or self._unsure[0] != revision:
             self._unsure = (revision, self._writes)
@@ -344,7 +360,7 @@ class RedisHold:
         if isinstance(reply, list):
             self._unsure = None
             try:
-                current = store.conversation(self.name, reply)
+                current = await store.decoded(self.name, reply)
             except Unreadable as unreadable:
                 raise StoreError(Loss.UNREADABLE, str(unreadable)) from unreadable
             raise Conflict(current)

@@ -7,7 +7,7 @@ import pytest
 
 from understudy.cli.session_transcript import ago, size, transcript
 from understudy.core.conversation import Conversation
-from understudy.core.message import Call, ImagePart, Mark, Message, OtherPart, Speaker, TextPart, spoken
+from understudy.core.message import Call, ImagePart, Message, OtherPart, Speaker, TextPart, Wholeness, spoken
 
 NOW_UNIX_S = 1_800_000_000.0
 
@@ -88,11 +88,11 @@ def test_tools_thoughts_and_pictures_are_told() -> None:
 @pytest.mark.parametrize(
     ("mark", "words"),
     [
-        (Mark.TORN, "[torn: the answer broke and could not go on]"),
-        (Mark.ABANDONED, "[abandoned: the client left before the end]"),
+        (Wholeness.TORN, "[torn: the answer broke and could not go on]"),
+        (Wholeness.ABANDONED, "[abandoned: the client left before the end]"),
     ],
 )
-def test_an_answer_that_did_not_come_whole_says_so(mark: Mark, words: str) -> None:
+def test_an_answer_that_did_not_come_whole_says_so(mark: Wholeness, words: str) -> None:
     assert said(spoken(Speaker.ASSISTANT, "I was", mark=mark)) == ["assistant: I was", f"  {words}"]
 
 

@@ -7,8 +7,21 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from support.talk import assistant, calls, given, kept, raw, result, system, user
-from understudy.core.conversation import Conversation, Given, Merged, Merging, Mode, merge, paired, text_of
-from understudy.core.message import Mark, Message, Speaker, TextPart
+from understudy.core.conversation import (
+    Conversation,
+    Given,
+    Merged,
+    Merging,
+    Mode,
+    after_race,
+    conclude,
+    dated,
+    holds,
+    merge,
+    paired,
+    text_of,
+)
+from understudy.core.message import ImagePart, Message, Speaker, TextPart, Wholeness
 
 Q1, A1, Q2, A2, Q3 = user("q1"), assistant("a1"), user("q2"), assistant("a2"), user("q3")
 
@@ -76,7 +89,7 @@ def test_a_history_without_its_system_message_gets_it() -> None:
 
 
 def test_a_history_is_recognised_whatever_does_not_matter_differs() -> None:
-    store = kept(Q1, msgspec.structs.replace(assistant(" a1\n"), reasoning="hm", mark=Mark.TORN, tokens=7))
+    store = kept(Q1, msgspec.structs.replace(assistant(" a1\n"), reasoning="hm", mark=Wholeness.TORN, tokens=7))
     sent = given(Message(Speaker.USER, (TextPart("q"), TextPart("1")), name="ann"), assistant("<think>hm</think>a1"), Q2)
     check(store, sent, Merging.RECOGNISED, "q1", "<think>hm</think>a1", "q2")
 
@@ -137,21 +150,29 @@ def test_nothing_to_replace_is_a_new_conversation() -> None:
 
 
 def test_a_question_whose_answer_tore_may_be_asked_again() -> None:
-    merged = check(kept(Q1, A1, Q2, assistant("a", Mark.TORN)), given(Q2), Merging.RETRIED, "q1", "a1", "q2")
+    merged = check(kept(Q1, A1, Q2, assistant("a", Wholeness.TORN)), given(Q2), Merging.RETRIED, "q1", "a1", "q2")
     assert merged.asked.messages == (Q1, A1, Q2)
 
 
 def test_another_question_after_a_torn_answer_follows_it() -> None:
-    check(kept(Q1, assistant("a", Mark.ABANDONED)), given(Q2), Merging.APPENDED, "q1", "a", "q2")
+    check(kept(Q1, assistant("a", Wholeness.ABANDONED)), given(Q2), Merging.APPENDED, "q1", "a", "q2")
 
 
 def test_a_tools_result_whose_answer_tore_may_be_sent_again() -> None:
-    store = kept(Q1, calls("time"), result("time"), assistant("a", Mark.TORN))
+    store = kept(Q1, calls("time"), result("time"), assistant("a", Wholeness.TORN))
     check(store, given(result("time")), Merging.RETRIED, "q1", "", "done")
 
 
+def test_a_retry_may_ask_more_than_before() -> None:
+    check(kept(Q1, assistant("a", Wholeness.ABANDONED)), given(Q1, Q2), Merging.RETRIED, "q1", "q2")
+
+
+def test_an_answer_that_the_client_has_begun_is_no_other_history() -> None:
+    check(kept(Q1, A1), given(Q2, assistant("{")), Merging.APPENDED, "q1", "a1", "q2", "{")
+
+
 def test_a_part_of_what_was_asked_is_no_retry() -> None:
-    check(kept(Q1, Q2, assistant("a", Mark.TORN)), given(Q2), Merging.APPENDED, "q1", "q2", "a", "q2")
+    check(kept(Q1, Q2, assistant("a", Wholeness.TORN)), given(Q2), Merging.APPENDED, "q1", "q2", "a", "q2")
 
 
 # Tools.
@@ -186,6 +207,46 @@ def test_results_without_ids_belong_to_calls_by_name_and_by_place() -> None:
     assert paired(whole) == whole
 
 
+# What others have done meanwhile.
+
+
+def test_after_a_race_what_others_wrote_stays_and_the_turn_follows() -> None:
+    sent = given(Q2)
+    merged = merge(kept(Q1, A1), sent, Mode.AUTO)
+    assert after_race(kept(Q1, A1, Q3, A2), sent, merged).messages == (Q1, A1, Q3, A2, Q2)
+
+
+def test_after_a_race_a_history_adds_only_what_follows_its_last_answer() -> None:
+    sent = given(Q1, assistant("better"), Q2)
+    merged = merge(kept(Q1, A1), sent, Mode.AUTO)
+    assert merged.merging is Merging.REPLACED
+    assert after_race(kept(Q1, A1, Q3, A2), sent, merged).messages == (Q1, A1, Q3, A2, Q2)
+
+
+def test_after_a_race_a_request_without_anything_new_is_asked_again() -> None:
+    sent = given(Q1, A1)
+    merged = merge(kept(Q1, A1), sent, Mode.AUTO)
+    assert after_race(Conversation(), sent, merged).messages == (Q1, A1)
+
+
+def test_a_turn_that_is_there_already_is_known_by_its_place_and_time() -> None:
+    written = dated(kept(Q1, A1, Q2, A2, revision=2), 5.0)
+    assert holds(kept(*written.messages, Q3, A2, revision=3), written, 2)
+    assert not holds(dated(kept(Q1, A1, Q2, A2, revision=2), 6.0), written, 2)
+    assert not holds(kept(Q1, A1), written, 2)
+
+
+# What is kept.
+
+
+def test_a_turn_costs_what_the_usage_has_grown_by() -> None:
+    asked = Conversation(messages=(Q1, msgspec.structs.replace(A1, tokens=20), Q2), prompt_tokens=50, completion_tokens=5)
+    concluded = conclude(asked, A2, 2, 7.0)
+    assert concluded.messages[-1].tokens == 35
+    assert (concluded.revision, concluded.begun_at_unix_s, concluded.changed_at_unix_s) == (2, 7.0, 7.0)
+    assert [message.at_unix_s for message in dated(concluded, 7.0).messages] == [7.0] * 4
+
+
 # Texts.
 
 
@@ -203,6 +264,18 @@ def test_a_raw_prompt_that_begins_with_the_text_is_recognised() -> None:
     merged = merge(kept(raw("Once"), assistant(" upon", is_raw=True)), text(raw("Once upon a time")), Mode.AUTO)
     assert (merged.merging, merged.prompt) == (Merging.RECOGNISED, None)
     assert merged.new == (raw(" a time"),)
+
+
+def test_what_joins_two_turns_of_a_templated_prompt_belongs_to_neither() -> None:
+    merged = merge(kept(Q1, A1), text(user("q1\n\na1\n\nq2")), Mode.AUTO)
+    assert (merged.merging, merged.new) == (Merging.RECOGNISED, (Q2,))
+    assert merge(merged.asked, text(user("q1\n\na1\n\nq2\n\nq3")), Mode.AUTO).new == (Q3,)
+
+
+def test_the_pictures_of_a_prompt_that_is_recognised_stay() -> None:
+    picture = ImagePart(data="AAAA")
+    sent = text(Message(Speaker.USER, (TextPart("q1\n\na1\n\nq2"), picture)))
+    assert merge(kept(Q1, A1), sent, Mode.AUTO).new == (Message(Speaker.USER, (TextPart("q2"), picture)),)
 
 
 def test_turns_of_a_templated_prompt_stand_apart() -> None:
@@ -228,7 +301,7 @@ def test_a_client_that_keeps_the_context_keeps_its_prompt() -> None:
 
 
 def test_a_prompt_whose_answer_tore_may_be_sent_again() -> None:
-    merged = merge(kept(raw("Once"), assistant(" u", Mark.TORN, is_raw=True)), text(raw("Once")), Mode.AUTO)
+    merged = merge(kept(raw("Once"), assistant(" u", Wholeness.TORN, is_raw=True)), text(raw("Once")), Mode.AUTO)
     assert (merged.merging, merged.prompt) == (Merging.RETRIED, None)
 
 

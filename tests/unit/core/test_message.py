@@ -3,7 +3,7 @@
 import pytest
 
 from support.talk import assistant, user
-from understudy.core.message import Call, ImagePart, Mark, Message, OtherPart, Speaker, TextPart, identity, spoken
+from understudy.core.message import Call, ImagePart, Message, OtherPart, Speaker, TextPart, Wholeness, identity, spoken
 
 PICTURE = ImagePart("image/png", data="AAAA")
 
@@ -12,7 +12,7 @@ PICTURE = ImagePart("image/png", data="AAAA")
     ("one", "other"),
     [
         (Message(Speaker.USER, (TextPart("a"), TextPart("b"))), user("ab")),
-        (assistant("a"), assistant("a ", Mark.TORN)),
+        (assistant("a"), assistant("a ", Wholeness.TORN)),
         (assistant("<think>hm\n</think>\n\na"), assistant("a")),
         (spoken(Speaker.ASSISTANT, "a", reasoning="hm"), assistant("a")),
         (Message(Speaker.ASSISTANT, calls=(Call("f", '{"a": 1, "b": 2}', "x"),)),) * 2,

@@ -12,7 +12,7 @@ from support.stage import DONE, FINISH, OPENING, delta, request, stream_of
 from support.talk import assistant, kept, user
 from support.targets import target, targets
 from understudy.core.conversation import Conversation
-from understudy.core.message import Mark
+from understudy.core.message import Wholeness
 from understudy.core.snapshot import Color, OnError, SessionRules, Target
 from understudy.sessions.store import Loss, StoreError
 
@@ -264,7 +264,7 @@ async def test_a_refusal_of_the_engine_is_no_answer(monkeypatch: pytest.MonkeyPa
 
 async def test_a_question_asked_again_after_a_torn_answer_is_not_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = SessionStage(monkeypatch)
-    stage.store.kept["s"] = kept(user("q1"), assistant("hal", Mark.TORN))
+    stage.store.kept["s"] = kept(user("q1"), assistant("hal", Wholeness.TORN))
     await told(stage, "s", "q1", "a1")
     assert stage.given() == ["user: q1"]
     assert stage.kept("s") == ["user: q1", "assistant: a1"]

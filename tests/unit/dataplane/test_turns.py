@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from support.answers import LAST_CHUNK, chunk, head_bytes
 from support.session_stage import CHAT, SessionStage, head_of, later, whole
 from support.stage import DONE, request, stream_of
 from support.talk import assistant, kept, system, user
-from understudy.core.snapshot import SessionRules
+from understudy.core.snapshot import Limits, SessionRules
 from understudy.sessions.store import ID_BYTES_MAX
 
 BODY = b'{"model": "qwen", "messages": [{"role": "user", "content": "q2"}], "input": "q2"}'
@@ -245,3 +246,108 @@ async def test_an_answer_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyP
     assert client.data.endswith(b"what")
     assert head_of(client)["x-understudy-session-loss"] == "unreadable"
     assert (stage.store.kept, stage.store.holders) == ({}, [])
+
+
+# --- mistakes of ours, clients that leave, and a daemon that stops
+
+
+@pytest.mark.parametrize("reads", ["answer_of", "merge"])
+async def test_a_mistake_at_the_end_lets_client_and_session_go(monkeypatch: pytest.MonkeyPatch, reads: str) -> None:
+    stage = SessionStage(monkeypatch)
+    client = await stage.ask(request("POST", CHAT, BODY.replace(b"{", b'{"stream": true, ', 1), ID))
+    await later()
+    monkeypatch.setattr(f"understudy.dataplane.turn.{reads}", lambda *_, **__: 1 / 0)
+    await stage.say(0, stream_of("a"))
+    await later()
+    assert client.data.endswith(DONE + b"\r\n" + LAST_CHUNK)
+    assert (stage.relay.running, stage.store.holders) == (set(), [])
+    assert len(stage.records) == 1
+
+
+async def test_a_mistake_while_a_torn_answer_is_read_lets_the_session_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    client = await stage.say_to("s", "q1")
+    await later()
+    await stage.say(0, stream_of("a")[:-40])
+    monkeypatch.setattr("understudy.dataplane.turn.answer_of", lambda *_, **__: 1 / 0)
+    client.lose()
+    await later()
+    assert (stage.relay.running, stage.store.holders) == (set(), [])
+    assert stage.keeper.lost == {"failed": 1}
+
+
+async def test_a_mistake_while_the_end_is_written_ends_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    client = await stage.say_to("s", "q1")
+    await later()
+    monkeypatch.setattr("understudy.dataplane.withheld.WithheldOutlet.release", lambda *_: 1 / 0)
+    await stage.say(0, stream_of("a"))
+    await later()
+    assert client.is_closing()
+    assert (stage.relay.running, stage.store.holders) == (set(), [])
+
+
+async def test_clients_that_left_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    await stage.say_to("s", "q1")
+    await later()
+    clients = [await stage.say_to("s", f"q{number}") for number in range(20)]
+    await later()
+    assert stage.keeper.waiting == 20
+    for client in clients:
+        client.lose()
+    await later()
+    assert stage.keeper.waiting == 0
+
+
+async def test_no_more_wait_for_their_session_than_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    snapshot = stage.published.current
+    stage.published.current = replace(snapshot, plan=replace(snapshot.plan, limits=Limits(waiting_max=2)))
+    await stage.say_to("s", "q1")
+    await later()
+    clients = [await stage.say_to("s", f"q{number}") for number in range(3)]
+    await later()
+    assert [client.data[:12] for client in clients] == [b"", b"", b"HTTP/1.1 409"]
+    assert head_of(clients[2])["retry-after"] == "1"
+
+
+async def test_a_stream_that_waits_for_its_session_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    await stage.say_to("s", "q1")
+    await later()
+    client = await stage.say_to("s", "q2")
+    await stage.pass_time(20.0)
+    assert client.data == b""
+    await stage.say(0, stream_of("a1"))
+    await later()
+    await stage.say(0, stream_of("a2"))
+    await later()
+    assert head_of(client)["x-understudy-session"] == "appended"
+
+
+async def test_a_daemon_that_stops_gives_every_complete_answer_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("understudy.dataplane.turns.CLOSE_S_MAX", 0.0)
+    stage = SessionStage(monkeypatch)
+    client = await stage.say_to("s", "q1", stream=False)
+    await later()
+    stage.store.gate = asyncio.Event()
+    await stage.say(0, whole("a1"))
+    stage.relay.end_running()
+    closing = asyncio.ensure_future(stage.turns.close())
+    await later()
+    await closing
+    assert b'"a1"' in client.data
+    assert head_of(client)["x-understudy-session-loss"] == "slow"
+    assert len(stage.records) == 1
+
+
+async def test_a_prompt_of_token_ids_is_told_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    client = await stage.ask(request("POST", "/v1/completions", b'{"model": "qwen", "prompt": [1, 2, 3]}', ID))
+    await later()
+    body = b'{"choices": [{"index": 0, "text": "a"}]}'
+    await stage.say(0, head_bytes(200, {"Content-Length": str(len(body))}) + body)
+    await later()
+    assert head_of(client)["x-understudy-session-loss"] == "not_kept"
+    assert stage.keeper.lost == {"not_kept": 1}

@@ -48,13 +48,38 @@ async def test_pieces_before_the_end_pass_at_once(monkeypatch: pytest.MonkeyPatc
     assert client.data.endswith(chunk(DONE) + LAST_CHUNK)
 
 
-async def test_a_text_that_says_done_waits_for_the_next_event_only(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_text_that_says_done_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = SessionStage(monkeypatch)
     client = await gated(stage)
     await stage.say(0, stream_head() + chunk(OPENING + delta("a [DONE]")))
-    assert b"a [DONE]" not in client.data
-    await stage.say(0, chunk(delta("b")))
-    assert delta("a [DONE]") + delta("b") in client.data
+    assert client.data.endswith(chunk(OPENING + delta("a [DONE]")))
+
+
+async def test_what_follows_the_terminator_waits_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some versions of vLLM send [DONE] after message_stop."""
+    stage = SessionStage(monkeypatch)
+    client = await gated(stage)
+    await stage.say(0, stream_head() + chunk(OPENING + delta("a1") + FINISH + DONE), chunk(b": bye\n\n"))
+    assert DONE not in client.data
+    await stage.say(0, LAST_CHUNK)
+    assert DONE not in client.data
+    await opened(stage)
+    assert client.data.endswith(chunk(DONE + b": bye\n\n") + LAST_CHUNK)
+
+
+async def test_a_last_line_of_many_numbers_waits_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    body = b'{"model": "qwen", "prompt": "q1"}'
+    client = await stage.ask(request("POST", "/api/generate", body, "X-Session-ID: s"))
+    await later()
+    text = line({"model": "qwen", "response": "a1", "done": False})
+    last = line({"model": "qwen", "response": "", "done": True, "context": list(range(30_000))})
+    await stage.say(0, OLLAMA_HEAD + chunk(text), *(chunk(last[at : at + 16_000]) for at in range(0, len(last), 16_000)))
+    assert client.data.endswith(chunk(text))
+    await stage.say(0, LAST_CHUNK)
+    await later()
+    assert client.data.endswith(last + b"\r\n" + LAST_CHUNK)
+    assert stage.kept("s") == ["user: q1", "assistant: a1"]
 
 
 async def test_the_last_line_of_ollama_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,24 @@ async def test_a_full_store_is_full_until_something_is_written(stage: Stage) -> 
     assert stage.events() == ["store.became_unavailable", "store.recovered"]
 
 
+async def test_a_store_that_answers_and_does_not_write_rests_from_writing_alone(stage: Stage) -> None:
+    stage.store.fails["keep"] = StoreError(Loss.SLOW)
+    losses = []
+    for _ in range(FAILURES_MAX + 2):
+        held = await stage.keeper.hold("s", 1.0)
+        with pytest.raises(StoreError) as caught:
+            await held.keep(TALK)
+        losses.append(caught.value.loss)
+        await held.release()
+    assert losses == [Loss.SLOW] * FAILURES_MAX + [Loss.RESTING] * 2
+    assert stage.events() == ["store.became_unavailable"], "to be able to read says nothing of writing"
+    stage.now_s = 60.0
+    stage.store.fails.clear()
+    held = await stage.keeper.hold("s", 1.0)
+    await held.keep(TALK)
+    assert stage.events() == ["store.became_unavailable", "store.recovered"]
+
+
 async def test_what_concerns_one_session_says_nothing_of_the_store(stage: Stage) -> None:
     held = await stage.keeper.hold("s", 1.0)
     with pytest.raises(Conflict):

@@ -107,12 +107,15 @@ async def test_connections_that_a_restart_has_broken_are_made_anew_without_an_er
 
 
 async def test_more_questions_than_connections_wait_their_turn(redis: RedisServer) -> None:
-    async with linked(redis.url, timeout_s=5.0) as link:
+    async with linked(redis.url, timeout_s=20.0) as link:
         before = redis.ask("INFO", "clients")["connected_clients"]
-        questions = asyncio.gather(*(link.ask([("BLPOP", f"none {number}", "0.1")]) for number in range(2 * CONNECTIONS_MAX)))
+        names = [f"list {number}" for number in range(2 * CONNECTIONS_MAX)]
+        questions = asyncio.gather(*(link.ask([("BLPOP", name, 0)]) for name in names))
         await soon(lambda: redis.ask("INFO", "clients")["blocked_clients"] == CONNECTIONS_MAX, "all connections are in use")
         assert redis.ask("INFO", "clients")["connected_clients"] <= before + CONNECTIONS_MAX
-        assert await questions == [[None]] * (2 * CONNECTIONS_MAX)
+        for name in names:
+            redis.ask("RPUSH", name, "x")
+        assert await questions == [[[name.encode(), b"x"]] for name in names]
 
 
 async def test_a_question_that_is_given_up_leaves_its_answer_to_nobody_else(redis: RedisServer) -> None:

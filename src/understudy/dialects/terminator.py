@@ -1,0 +1,35 @@
+"""Find the event after which nothing of an answer follows: [DONE], message_stop, Ollama's last line.
+
+Called by dataplane.withheld with whole events as they pass. A text that only says such a word is none. Pure.
+"""
+
+from understudy.dialects.contract import StreamKind
+from understudy.dialects.events import read_json
+from understudy.dialects.framing import event_ends, split
+
+# One of these stands in every terminator, so that a cheap search spares the look at each event.
+LAST_WORDS = (b"[DONE]", b'"done":true', b'"done": true', b"message_stop")
+
+
+def terminator_at(data: bytes, kind: StreamKind) -> int:
+    """Return where the first terminator begins in `data`, whole events (the last may lack its end); its length for none."""
+    begun = 0
+    for end in (*event_ends(data, kind), len(data)):
+        if end > begun and _is_terminator(data[begun:end], kind):
+            return begun
+        begun = end
+    return len(data)
+
+
+def _is_terminator(event: bytes, kind: StreamKind) -> bool:
+    if not any(word in event for word in LAST_WORDS):
+        return False
+    for name, data in split(event, kind):
+        if data is None:
+            continue
+        if kind is StreamKind.SSE and (data.strip() == b"[DONE]" or name == b"message_stop"):
+            return True
+        value = read_json(data)
+        if isinstance(value, dict) and (value.get("done") is True or value.get("type") == "message_stop"):
+            return True
+    return False
