@@ -116,11 +116,13 @@ def _found_out(kept: Kept, asked: Asked) -> Merged:
     known = _known(kept.messages, asked.messages) if asked.form == "chat" else _known_text(kept, asked)
     if known is not None:
         return _recognised(kept, asked, known)
-    if _is_again(kept.messages, asked.messages):
-        turn = len(asked.messages) + 1
-        before = replace(kept, messages=kept.messages[:-turn], told=kept.told[:-turn])
+    turn = _broken_turn(kept.messages)
+    if turn and [*map(essence, turn)] == [*map(essence, asked.messages[: len(turn)])]:
+        size = len(turn) + 1
+        before = replace(kept, messages=kept.messages[:-size], told=kept.told[:-size])
         return _behind("retried", before, asked)
-    if asked.form == "chat" and any(said.speaker == "assistant" for said in asked.messages):
+    # An answer at the end is one that the client has begun itself.
+    if asked.form == "chat" and any(said.speaker == "assistant" for said in asked.messages[:-1]):
         return _anew("replaced", kept, asked)
     return _behind("appended", kept, asked)
 
@@ -194,13 +196,14 @@ def _known_text(kept: Kept, asked: Asked) -> int | None:
     return next((len(text) for text in texts if text and prompt.startswith(text)), None)
 
 
-def _is_again(kept: Sequence[Said], sent: Sequence[Said]) -> bool:
-    """Whether a broken answer is the last, and `sent` is what it answered: the last turn, or that with turns before it."""
-    before = len(kept) - 1 - len(sent)
-    if kept[-1].speaker != "assistant" or kept[-1].mark == "whole" or before < 0:
-        return False
-    is_turn = not before or kept[before - 1].speaker == "assistant"
-    return is_turn and [*map(essence, kept[before:-1])] == [*map(essence, sent)]
+def _broken_turn(kept: Sequence[Said]) -> Sequence[Said]:
+    """Return what the last answer answers, all that was said since the one before, where it did not come whole; else nothing."""
+    if kept[-1].speaker != "assistant" or kept[-1].mark == "whole":
+        return ()
+    start = len(kept) - 1
+    while start and kept[start - 1].speaker != "assistant":
+        start -= 1
+    return kept[start:-1]
 
 
 def text_of(messages: Sequence[Said]) -> str:
@@ -251,6 +254,16 @@ def match(calls: Sequence[Call], results: Sequence[Said]) -> list[int | None]:
 
 
 # --- keeping
+
+
+def after_race(current: Kept, merged: Merged, asked: Asked) -> Merged:
+    """Return a turn as it is put after what others have kept meanwhile: of a history only what follows its last answer."""
+    new = merged.new or asked.messages
+    start = max((at + 1 for at, said in enumerate(new[:-1]) if said.speaker == "assistant"), default=0)
+    system = asked.system or current.system
+    told = (*current.told, *new[start:])
+    conversation = replace(current, system=system, messages=(*current.messages, *new[start:]), told=told)
+    return replace(merged, new=new[start:], asked=conversation)
 
 
 def kept_after(merged: Merged, answer: Said, messages_max: int, backend: str = "") -> Kept | None:

@@ -143,7 +143,7 @@ class Play:
         # A line of NDJSON has no place for it, nor has an answer that breaks off.
         is_events = reply.head.get("Content-Type").startswith("text/event-stream")
         is_untold = mark != "whole" or (request.is_streamed and not is_events)
-        allowed = {lost, loss} if loss else {lost, ""} if is_untold else {lost}
+        allowed = {lost or loss, loss} if loss else {lost, ""} if is_untold else {lost}
         assert told in allowed, f"told the loss {told!r}, must be {lost!r}"
 
     def take(self, session: str, merged: Merged, answer: Said, backend: str) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from support.breaks import Break, Kind
 from support.session_mishaps import SILENT_PIECES, begun, breaking, read_rest, slowly
-from support.session_model import ANY, Kept, Merged, merge, taken
-from support.session_requests import AVOIDED, Request
+from support.session_model import ANY, Kept, after_race, merge, taken
+from support.session_requests import Request
 from support.session_wire import given, kept_lines, loss_told, read_body, read_reply, record_lines, wanted
 from support.wire import Reply
 
@@ -100,8 +100,6 @@ def session_is_deleted_in_mid_stream(play: "Play") -> None:
     _, request = play.request(streamed=True, mode="", tools=False)
     kept = play.kept[request.session]
     merged = merge(kept, request.asked)
-    if "nothing new" in AVOIDED and not merged.new:
-        return
     with slowly(play), begun(play, request) as (wire, head, first):
         was_ended = read_body(first, is_stream=True).is_ended
         deleted = play.cast.delete(request.session)
@@ -117,10 +115,10 @@ def session_is_deleted_in_mid_stream(play: "Play") -> None:
         play.kept[request.session] = Kept(told=kept.told)
     elif not heard.is_nothing:
         play.counts["deleted in mid-stream"] += 1
-        alone = Kept(system=request.asked.system, messages=merged.new, told=merged.asked.told)
         play.kept[request.session] = Kept(told=kept.told)
+        alone = after_race(Kept(), merged, request.asked)
         answer = replace(heard.said, is_raw=request.asked.form == "raw")
-        play.take(request.session, Merged("new", (), (), merged.new, alone), answer, head.get("X-Understudy-Backend"))
+        play.take(request.session, alone, answer, head.get("X-Understudy-Backend"))
     play.check_record(request.session)
 
 

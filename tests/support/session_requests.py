@@ -34,11 +34,9 @@ FORMS = {
 # What the product does otherwise than its page says, so that no play of chance goes there; a word goes once that is mended.
 AVOIDED = frozenset(
     {
-        "gap",  # /api/generate: what follows the recognised text keeps the empty line before it, and the text grows by one
         "begun",  # an answer that is no stream and begins as the client had begun it loses that beginning in what is kept
         "ids",  # a result that names its call as the client's copy of the history does is kept without its call
         "backend",  # an answer that went on elsewhere leaves its session with the backend that broke off
-        "nothing new",  # a session is deleted while nothing but its history is answered: IndexError
         "twice",  # all that is kept, twice over, and more: the first of them is no longer kept
     }
 )
@@ -220,7 +218,7 @@ class Client:
         prompt = self._dice.choice(QUESTIONS)
         if form == "whole" and kept.messages:
             first = kept.system if is_raw and self._is(0.5) else ()
-            more = self._dice.choice([prompt, "" if "gap" in AVOIDED else GAP + prompt, ""])
+            more = self._dice.choice([prompt, GAP + prompt, ""])
             prompt = text_of((*first, *kept.messages)) + more
         if form == "again" and len(kept.messages) > 1:
             prompt = kept.messages[-2].text or prompt

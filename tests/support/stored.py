@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from understudy.core.conversation import Conversation
-from understudy.core.message import Call, ImagePart, Wholeness, Message, OtherPart, Speaker, TextPart, spoken
+from understudy.core.message import Call, ImagePart, Message, OtherPart, Speaker, TextPart, Wholeness, spoken
 from understudy.sessions.record import Codec, Format
 
 KEY = bytes(range(32))
@@ -56,7 +56,13 @@ def full_conversation() -> Conversation:
     """Return a conversation with everything that a message can have."""
     call = Call("look", '{"at":"sea"}', "call-1")
     answer = Message(
-        Speaker.ASSISTANT, (TextPart("I look."),), reasoning="Where?", calls=(call,), mark=Wholeness.TORN, tokens=12, at_unix_s=1.5
+        Speaker.ASSISTANT,
+        (TextPart("I look."),),
+        reasoning="Where?",
+        calls=(call,),
+        mark=Wholeness.TORN,
+        tokens=12,
+        at_unix_s=1.5,
     )
     seen = (ImagePart("image/png", "aGk="), ImagePart(url="https://example.org/x.png"), OtherPart("openai", '{"type":"audio"}'))
     result = Message(Speaker.TOOL, (TextPart("blue \u2028 \x00"),), call_id="call-1", name="look")

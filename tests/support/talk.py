@@ -1,7 +1,7 @@
 """Short ways to write neutral messages in plays."""
 
 from understudy.core.conversation import Conversation, Given
-from understudy.core.message import Call, Wholeness, Message, Speaker, spoken
+from understudy.core.message import Call, Message, Speaker, Wholeness, spoken
 
 
 def user(text: str) -> Message:
