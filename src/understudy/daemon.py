@@ -86,12 +86,12 @@ class Daemon(Operator):
         self.prober = Prober(self.published, self.publisher, self._clock, dice, resolve, evidence=self.tally.evidence_of)
         self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix=secrets.token_hex(4), clock=self._clock)
         self.relay.clients.own_max = clients_max
-        self.keeper = self.sessions = self._make_keeper(settings)
+        self.keeper = self.sessions = self._set_up_sessions(settings)
         self.reloader = Reloader(source, env, settings, self._offer, self.tell, overrides=overrides)
         self.listener: Listener | None = None
         self.admin: AdminPort | None = None
 
-    def _make_keeper(self, settings: Settings) -> "Keeper | None":
+    def _set_up_sessions(self, settings: Settings) -> "Keeper | None":
         """Make what keeps conversations, where the file names a store. Raises OSError for what an operator must mend."""
         rules = settings.sessions
         if rules.store is None:

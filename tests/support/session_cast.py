@@ -232,6 +232,9 @@ class Cast:
     def take_back(self) -> None:
         """Let the engine that is away come back, and every daemon know it."""
         assert self._away is not None
+        for daemon in self.daemons:
+            # Else it might find out only when another one is away.
+            daemon.wait_condition("down", self._away.name)
         self._away.listen()
         self._away = None
         for daemon in self.daemons:

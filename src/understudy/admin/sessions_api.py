@@ -30,7 +30,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class SessionsOperator(Protocol):
-    """What the admin port needs of the session store. All methods may raise `StoreError`; an unknown cursor is one, too."""
+    """What the admin port needs of the session store. All methods may raise `StoreError`; an unknown cursor ends the listing."""
 
     async def page(self, cursor: str, count: int) -> Page:
         """List about `count` sessions (1 to PAGE_MAX) from `cursor` on, "" from the start."""

@@ -72,7 +72,7 @@ class Outlet:
         self.kind = kind
         length = len(whole) if whole is not None else head.content_length if kind is None else -1
         if head.status == 204:
-            length = -1  # RFC 9110, 8.6
+            length, has_body = -1, False  # RFC 9110, 8.6 and 15.3.5
         keeps_alive = exchange.keeps_alive
         framing = b""
         if length >= 0:

@@ -48,7 +48,8 @@ THREAD_BYTES = 64 * 1024
 MESSAGES_MAX = 500
 # A session that others change again and again is tried this often.
 CONFLICTS_MAX = 5
-# A store that could not be read when the answer began is asked once more at its end, for at most this long.
+# A store that could not be read when the answer began is asked once more at its end; others who have the session are then waited
+# for this long.
 LATE_S_MAX = 1.0
 
 

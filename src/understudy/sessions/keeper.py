@@ -219,7 +219,7 @@ class Keeper:
             async with asyncio.timeout(wait_s):
                 answer = await question
         except TimeoutError:
-            error = StoreError(Loss.SLOW, f"no answer within {wait_s:g} s")
+            error = StoreError(Loss.SLOW, f"no answer within {wait_s:.3g} s")
             self._note(error)
             raise error from None
         except StoreError as error:

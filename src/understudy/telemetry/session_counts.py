@@ -37,8 +37,8 @@ CACHE_WORDS = ("hit", "stale")
 class SessionMoment:
     """What is true of the session store at a scrape, and what it has counted.
 
-    `sessions` and `size_bytes` are the last sweep's; `store_up` is 1 or 0; `lost` are answers by the reason, a word of
-    `LOST_REASONS`.
+    `size_bytes` is the last sweep's, `sessions`, too, with those begun since. `store_up` is 1 or 0; `lost` are answers by the
+    reason, a word of `LOST_REASONS`.
     """
 
     sessions: int = 0
