@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from support.breaks import Break, Kind
 from support.session_cast import ANSWERS, is_beginning
 from support.session_model import Kept, Merged, Said, kept_after, merge
-from support.session_requests import AVOIDED, Request
+from support.session_requests import Request
 from support.session_wire import CHAT, MESSAGES, OLLAMA, Heard, read_body, read_record, read_reply
 from support.waiting import until
 from support.wire import Head, Reply, Wire, request_bytes
@@ -89,7 +89,7 @@ def _keep_broken(play: "Play", request: Request, merged: Merged, heard: Heard, r
     if play.kept[session].revision == revision:
         play.check_record(session)
         return
-    last = "" if "backend" in AVOIDED else _last_backend(reply)
+    last = _last_backend(reply)
     play.kept[session] = replace(play.kept[session], backend=last)
     until_revision(play, session, revision + 1)
     record = play.check_record(session)

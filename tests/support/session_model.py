@@ -117,10 +117,14 @@ def _found_out(kept: Kept, asked: Asked) -> Merged:
     if known is not None:
         return _recognised(kept, asked, known)
     turn = _broken_turn(kept.messages)
-    if turn and [*map(essence, turn)] == [*map(essence, asked.messages[: len(turn)])]:
+    if turn:
         size = len(turn) + 1
         before = replace(kept, messages=kept.messages[:-size], told=kept.told[:-size])
-        return _behind("retried", before, asked)
+        if [*map(essence, turn)] == [*map(essence, asked.messages[: len(turn)])]:
+            return _behind("retried", before, asked)
+        without = _known(before.messages, asked.messages) if asked.form == "chat" and before.messages else None
+        if without is not None:
+            return replace(_recognised(before, asked, without), word="retried")
     # An answer at the end is one that the client has begun itself.
     if asked.form == "chat" and any(said.speaker == "assistant" for said in asked.messages[:-1]):
         return _anew("replaced", kept, asked)
@@ -193,7 +197,12 @@ def _known_text(kept: Kept, asked: Asked) -> int | None:
     prompt = asked.messages[0].text
     texts = [text_of((*kept.system, *kept.messages))] if asked.form == "raw" else []
     texts.append(text_of(kept.messages))
-    return next((len(text) for text in texts if text and prompt.startswith(text)), None)
+    for text in texts:
+        # What has fallen off stands before what is kept in the text of a client that keeps everything.
+        at = prompt.rfind(text) if len(kept.told) > len(kept.messages) else 0
+        if text and at >= 0 and prompt[at:].startswith(text):
+            return at + len(text)
+    return None
 
 
 def _broken_turn(kept: Sequence[Said]) -> Sequence[Said]:

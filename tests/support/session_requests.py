@@ -31,15 +31,6 @@ FORMS = {
     "chain": 2,
     "many": 2,
 }
-# What the product does otherwise than its page says, so that no play of chance goes there; a word goes once that is mended.
-AVOIDED = frozenset(
-    {
-        "begun",  # an answer that is no stream and begins as the client had begun it loses that beginning in what is kept
-        "ids",  # a result that names its call as the client's copy of the history does is kept without its call
-        "backend",  # an answer that went on elsewhere leaves its session with the backend that broke off
-        "twice",  # all that is kept, twice over, and more: the first of them is no longer kept
-    }
-)
 MODES = {"": 84, "append": 5, "replace": 5, "reset": 4, "off": 2}
 
 
@@ -95,8 +86,6 @@ class Client:
             if tools and self._manner == "tools" and path != MESSAGES and self._is(0.5):
                 body["tools"] = TOOLS
         streamed = self._is(0.5) if streamed is None else streamed
-        if "begun" in AVOIDED and (told == "begun" or (told == "whole" and "prompt" in body)):
-            streamed = True
         body = {"model": "tiny", **body, "stream": streamed}
         headers = {"X-Session-ID": self.session.encode().decode("latin-1")}
         headers |= {"X-Session-Reset": "1"} if mode == "reset" else {}
@@ -114,7 +103,7 @@ class Client:
     # --- chats
 
     def _chat(self, kept: Kept, form: str) -> tuple[str, str, dict[str, Any]]:
-        history = self._pen.history(kept.told, keeps_ids="ids" in AVOIDED or self._is(0.7))
+        history = self._pen.history(kept.told, keeps_ids=self._is(0.7))
         form = form if history or form in ("foreign", "chain", "many") else "new"
         messages = self._messages(form, history)
         system = [Said("system", self._dice.choice(RULES)) for _ in range(self._dice.choice([1, 1, 2]))] if self._is(0.2) else []
@@ -156,7 +145,7 @@ class Client:
 
     def _foreign(self) -> list[Said]:
         """Go on from a turn that the daemon has not seen."""
-        told = self._dice.choice(ANSWERS) + (" (elsewhere)" if "twice" in AVOIDED else "")
+        told = self._dice.choice(ANSWERS)
         if self._manner == "tools" and self._is(0.5):
             return [self._question(), *self._exchange(), *([Said("assistant", told), *self._new(())] if self._is(0.7) else [])]
         return [self._question(), Said("assistant", told), *self._new(())]

@@ -91,29 +91,49 @@ class Merged:
 def merge(kept: Conversation, given: Given, mode: Mode) -> Merged:
     """Merge what a client has sent with what is kept of its session; `mode` is not OFF.
 
-    AUTO: messages that begin with all that is kept, or with its end, are the history and what follows is new; messages that
-    repeat those of the last turn, whose answer its client did not get whole, take that turn's place; other messages among which
-    is one of an assistant's are another history; all else is new.
+    AUTO: messages that begin with all that is kept, or with its end, are the history and what follows is new; where the last
+    answer did not come whole, those that ask for it again, or leave that turn out, take its place; other messages among which is
+    one of an assistant's are another history; all else is new.
     """
     if not kept.messages:
         return _merged(Merging.NEW, kept, given, before=(), new=given.messages)
     if mode is Mode.REPLACE:
         return _replaced(kept, given)
     if mode is Mode.AUTO:
-        new = _new_text(kept, given) if given.is_text else _new_messages(kept.messages, given.messages)
-        if new is not None:
-            # What the client leaves out at the front still goes before; a text path has its whole prompt already.
-            known = len(given.messages) - len(new)
-            before = () if given.is_text else kept.messages[: max(0, len(kept.messages) - known)]
-            asked = kept.messages
-            return _merged(Merging.RECOGNISED, kept, given, before=before, new=new, asked=asked)
-        earlier = _before_retry(kept.messages, given.messages)
-        if earlier is not None:
-            return _merged(Merging.RETRIED, kept, given, before=earlier, new=given.messages)
+        found = _find_out(kept, given)
+        if found is not None:
+            return found
         # An answer that the client has begun itself, at the end, tells of no history.
         if not given.is_text and any(message.speaker is Speaker.ASSISTANT for message in given.messages[:-1]):
             return _replaced(kept, given)
     return _merged(Merging.APPENDED, kept, given, before=kept.messages, new=given.messages)
+
+
+def _find_out(kept: Conversation, given: Given) -> Merged | None:
+    """Return what comes of messages that are the history, be it without a last turn whose answer tore; else None."""
+    recognised = _recognised(Merging.RECOGNISED, kept, kept.messages, given)
+    earlier = _before_broken_turn(kept.messages) if recognised is None else None
+    if recognised is not None or earlier is None:
+        return recognised
+    asked = kept.messages[len(earlier) : -1]
+    if [*map(identity, asked)] == [*map(identity, given.messages[: len(asked)])]:
+        return _merged(Merging.RETRIED, kept, given, before=earlier, new=given.messages)
+    return _recognised(Merging.RETRIED, kept, earlier, given) if earlier and not given.is_text else None
+
+
+def _recognised(merging: Merging, kept: Conversation, history: tuple[Message, ...], given: Given) -> Merged | None:
+    """Return what comes of messages that begin with `history`, or its end; None where they do not."""
+    if given.is_text:
+        new = _new_text(kept, given)
+        return None if new is None else _merged(merging, kept, given, before=(), new=new, asked=history)
+    known = _known(history, given.messages)
+    if known is None:
+        return None
+    # What the client leaves out at the front still goes before.
+    size = min(known, len(history))
+    before = history[: len(history) - size]
+    new = _with_kept_ids(given.messages[known:], given.messages[known - size : known], history[len(history) - size :])
+    return _merged(merging, kept, given, before=before, new=new, asked=history)
 
 
 def _replaced(kept: Conversation, given: Given) -> Merged:
@@ -160,22 +180,43 @@ def text_of(messages: Sequence[Message]) -> str:
 # --- recognising
 
 
-def _new_messages(kept: Sequence[Message], given: Sequence[Message]) -> tuple[Message, ...] | None:
-    """Return what follows the history in `given`; None when `given` has neither all of `kept` nor its end at its front."""
-    history, sent = [identity(message) for message in kept], [identity(message) for message in given]
+def _known(history: Sequence[Message], given: Sequence[Message]) -> int | None:
+    """Return how many of `given` are the history: all of it at the front, its end there, or all of it behind what has fallen off.
+
+    None where they are another one.
+    """
+    kept, sent = [identity(message) for message in history], [identity(message) for message in given]
+    if sent[: len(kept)] == kept and any(message.speaker is not Speaker.USER for message in history):
+        return len(kept)
     looks = 0
     for end in range(len(sent), 0, -1):
-        if sent[end - 1] != history[-1]:
+        if sent[end - 1] != kept[-1]:
             continue
         looks += 1
         if looks > _LOOKS_MAX:
             break
-        length = min(end, len(history))
+        size = min(end, len(kept))
         # The same question once more is a question.
-        is_history = any(message.speaker is not Speaker.USER for message in given[end - length : end])
-        if is_history and sent[end - length : end] == history[len(history) - length :]:
-            return tuple(given[end:])
+        is_history = any(message.speaker is not Speaker.USER for message in given[end - size : end])
+        if is_history and sent[end - size : end] == kept[len(kept) - size :]:
+            return end
     return None
+
+
+def _with_kept_ids(new: Sequence[Message], copy: Sequence[Message], history: Sequence[Message]) -> tuple[Message, ...]:
+    """Return new messages whose results name calls as they are kept, not as the client's copy of the history does."""
+    own = {
+        sent.id: call
+        for ours, theirs in zip(history, copy, strict=True)
+        for call, sent in zip(ours.calls, theirs.calls, strict=True)
+        if sent.id and sent.id != call.id
+    }
+    return tuple(
+        msgspec.structs.replace(message, call_id=own[message.call_id].id, name=own[message.call_id].name)
+        if message.speaker is Speaker.TOOL and message.call_id in own
+        else message
+        for message in new
+    )
 
 
 def _new_text(kept: Conversation, given: Given) -> tuple[Message, ...] | None:
@@ -185,8 +226,10 @@ def _new_text(kept: Conversation, given: Given) -> tuple[Message, ...] | None:
     asked = given.messages[0]
     first = kept.system if asked.is_raw else ()
     for known in (text_of((*first, *kept.messages)), text_of(kept.messages)):
-        if known and asked.text.startswith(known):
-            rest = asked.text[len(known) :]
+        # What has fallen off stands before it in the text of a client that keeps everything.
+        at = asked.text.rfind(known) if kept.fallen else 0
+        if known and at >= 0 and asked.text.startswith(known, at):
+            rest = asked.text[at + len(known) :]
             if not (asked.is_raw and kept.messages[-1].is_raw):
                 # What joins the two texts belongs to neither.
                 rest = rest.removeprefix(TEXT_GAP)
@@ -196,17 +239,14 @@ def _new_text(kept: Conversation, given: Given) -> tuple[Message, ...] | None:
     return None
 
 
-def _before_retry(kept: tuple[Message, ...], given: Sequence[Message]) -> tuple[Message, ...] | None:
-    """Return what was kept before the last turn where `given` begins with it and its answer was not received whole; else None."""
+def _before_broken_turn(kept: tuple[Message, ...]) -> tuple[Message, ...] | None:
+    """Return what was kept before the last turn, where that has a question and its answer was not received whole; else None."""
     if kept[-1].speaker is not Speaker.ASSISTANT or kept[-1].mark is Wholeness.WHOLE:
         return None
     begun = len(kept) - 1
     while begun and kept[begun - 1].speaker is not Speaker.ASSISTANT:
         begun -= 1
-    asked = kept[begun:-1]
-    if not asked or [*map(identity, asked)] != [*map(identity, given[: len(asked)])]:
-        return None
-    return kept[:begun]
+    return kept[:begun] if begun < len(kept) - 1 else None
 
 
 # --- what is kept

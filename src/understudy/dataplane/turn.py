@@ -25,7 +25,7 @@ from understudy.core.conversation import (
     merge,
 )
 from understudy.core.message import Message, Speaker, Wholeness
-from understudy.core.snapshot import Color, OnError, SessionRules
+from understudy.core.snapshot import Color, EngineKind, OnError, SessionRules, Target
 from understudy.core.trimming import Bounds, size_bytes, trim
 from understudy.dataplane.received import Received
 from understudy.dataplane.withheld import WithheldOutlet
@@ -285,11 +285,13 @@ class Turn:
     def _facts_of(self, asked: Conversation, answered: Answered) -> Conversation:
         """Return what was asked with the facts of this turn."""
         exchange = self._exchange
+        # Who gave the end of the answer has all of it in its cache.
+        backend = (exchange.record.backend, *exchange.record.resumed_on)[-1]
         return msgspec.structs.replace(
             asked,
             model=exchange.ask.model,
-            backend=exchange.record.backend,
-            color=asked.color or self._color_of(exchange.record.backend),
+            backend=backend,
+            color=asked.color or self._color_of(backend),
             prompt_tokens=answered.prompt_tokens,
             completion_tokens=answered.completion_tokens,
         )
@@ -300,7 +302,9 @@ class Turn:
         answer = msgspec.structs.replace(answered.message, mark=mark)
         if asked.messages and asked.messages[-1].speaker is Speaker.ASSISTANT:
             # The client had begun the answer itself.
-            answer = joined(asked.messages[-1], answer, is_streamed=self.outlet.kind is not None)
+            # Only whole answers of llama.cpp repeat what was begun.
+            is_repeated = self.outlet.kind is None and self._engine_of(asked.backend) is EngineKind.LLAMACPP
+            answer = joined(asked.messages[-1], answer, is_streamed=not is_repeated)
             asked = msgspec.structs.replace(asked, messages=asked.messages[:-1])
         whole = conclude(asked, answer, revision + 1, now_unix_s)
         trimmed = trim(whole, Bounds(rules.messages_max, rules.bytes_max, rules.tokens_max))
@@ -310,9 +314,14 @@ class Turn:
 
     def _color_of(self, name: str) -> str:
         """Return the color of the backend that answered, "" where it has none."""
-        targets = self._exchange.relay.published.current.targets
-        color = next((target.backend.color for target in targets if target.backend.name == name), Color.NONE)
+        color = next((one.backend.color for one in self._targets() if one.backend.name == name), Color.NONE)
         return "" if color is Color.NONE else str(color)
+
+    def _engine_of(self, name: str) -> EngineKind:
+        return next((one.state.engine for one in self._targets() if one.backend.name == name), EngineKind.AUTO)
+
+    def _targets(self) -> tuple[Target, ...]:
+        return self._exchange.relay.published.current.targets
 
     async def _mark_abandoned(self, kept: Conversation) -> None:
         held = await self._turns.keeper.hold(self._words.session, LATE_S_MAX)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import msgspec
+import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from understudy.core.conversation import (
     paired,
     text_of,
 )
-from understudy.core.message import ImagePart, Message, Speaker, TextPart, Wholeness
+from understudy.core.message import Call, ImagePart, Message, Speaker, TextPart, Wholeness
 
 Q1, A1, Q2, A2, Q3 = user("q1"), assistant("a1"), user("q2"), assistant("a2"), user("q3")
 
@@ -175,7 +176,28 @@ def test_a_part_of_what_was_asked_is_no_retry() -> None:
     check(kept(Q1, Q2, assistant("a", Wholeness.TORN)), given(Q2), Merging.APPENDED, "q1", "q2", "a", "q2")
 
 
+@pytest.mark.parametrize("sent", [(Q1, A1, Q2, A2, Q3), (Q2, A2, Q3), (A2, Q3)])
+def test_a_history_that_leaves_out_a_torn_answer_takes_that_turns_place(sent: tuple[Message, ...]) -> None:
+    store = kept(Q1, A1, Q2, A2, Q3, assistant("a", Wholeness.TORN), said_first="s")
+    merged = check(store, given(*sent), Merging.RETRIED, "s", "q1", "a1", "q2", "a2", "q3")
+    assert merged.asked.messages == (Q1, A1, Q2, A2, Q3)
+    assert merged.new == (Q3,)
+
+
+def test_what_is_kept_twice_over_is_recognised_at_its_front() -> None:
+    merged = check(kept(Q1, A1), given(Q1, A1, Q1, A1, Q2), Merging.RECOGNISED, "q1", "a1", "q1", "a1", "q2")
+    assert merged.asked.messages == (Q1, A1, Q1, A1, Q2)
+
+
 # Tools.
+
+
+def test_a_result_that_names_its_call_otherwise_is_kept_with_the_calls_own_id() -> None:
+    called = Message(Speaker.ASSISTANT, calls=(Call("time", "{}", "mine"),))
+    merged = merge(kept(Q1, calls("time")), given(Q1, called, Message(Speaker.TOOL, call_id="mine")), Mode.AUTO)
+    assert merged.merging is Merging.RECOGNISED
+    assert merged.new == (Message(Speaker.TOOL, call_id="id-time", name="time"),)
+    assert paired(merged.asked.messages) == merged.asked.messages
 
 
 def test_a_tools_result_follows_its_call() -> None:
@@ -287,6 +309,11 @@ def test_turns_of_a_templated_prompt_stand_apart() -> None:
 def test_a_raw_prompt_after_a_chat_has_the_system_message_in_it() -> None:
     merged = merge(kept(Q1, A1, said_first="s"), text(raw("q2")), Mode.AUTO)
     assert (merged.prompt, merged.system) == ("s\n\nq1\n\na1\n\nq2", ())
+
+
+def test_a_text_is_recognised_after_what_has_fallen_off() -> None:
+    store = msgspec.structs.replace(kept(raw("c"), assistant("d", is_raw=True)), fallen=2)
+    assert merge(store, text(raw("abcde")), Mode.AUTO).new == (raw("e"),)
 
 
 def test_the_first_prompt_stands_as_it_came() -> None:

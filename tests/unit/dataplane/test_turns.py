@@ -10,7 +10,8 @@ from support.answers import LAST_CHUNK, chunk, head_bytes
 from support.session_stage import CHAT, SessionStage, head_of, later, whole
 from support.stage import DONE, request, stream_of
 from support.talk import assistant, kept, system, user
-from understudy.core.snapshot import Limits, SessionRules
+from support.targets import UP, target
+from understudy.core.snapshot import EngineKind, FailoverRules, Limits, SessionRules
 from understudy.sessions.store import ID_BYTES_MAX
 
 BODY = b'{"model": "qwen", "messages": [{"role": "user", "content": "q2"}], "input": "q2"}'
@@ -340,6 +341,19 @@ async def test_a_daemon_that_stops_gives_every_complete_answer_its_end(monkeypat
     assert b'"a1"' in client.data
     assert head_of(client)["x-understudy-session-loss"] == "slow"
     assert len(stage.records) == 1
+
+
+@pytest.mark.parametrize(("engine", "kept_text"), [(EngineKind.VLLM, "nono"), (EngineKind.LLAMACPP, "no")])
+async def test_only_llamacpp_repeats_what_the_client_had_begun(
+    monkeypatch: pytest.MonkeyPatch, engine: EngineKind, kept_text: str
+) -> None:
+    stage = SessionStage(monkeypatch, target(0, replace(UP, engine=engine)), failover=FailoverRules(assemble=False))
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "no"}]
+    await stage.say_to("s", messages=messages, stream=False)
+    await later()
+    await stage.say(0, whole("no"))
+    await later()
+    assert stage.kept("s") == ["user: q", f"assistant: {kept_text}"]
 
 
 async def test_a_prompt_of_token_ids_is_told_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
