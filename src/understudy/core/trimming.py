@@ -13,6 +13,8 @@ from understudy.core.message import ImagePart, Message, OtherPart, Part, Speaker
 
 # What a message takes besides its text: names, punctuation, times.
 _OVERHEAD_BYTES = 64
+# What a token is taken for where no engine has counted.
+BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,10 @@ def _fits(messages: int, size: int, tokens: float, bounds: Bounds) -> bool:
 
 
 def _costs(conversation: Conversation, sizes: Sequence[int]) -> list[float]:
-    """Return the tokens of each message: what its turn is known to have cost, else its share by size of what is left."""
+    """Return the tokens of each message: what its turn is known to have cost, else its share by size of what is left.
+
+    Where the last answer told no usage, an estimate by size stands for turns of unknown cost.
+    """
     total = conversation.prompt_tokens + conversation.completion_tokens
     costs = [float(message.tokens) for message in conversation.messages]
     starts = turn_starts(conversation.messages)
@@ -103,6 +108,11 @@ def _costs(conversation: Conversation, sizes: Sequence[int]) -> list[float]:
         if not sum(costs[start:end])
         for position in range(start, end)
     ]
+    if not total:
+        # The last answer told nothing, as streams do that are not asked for their usage.
+        for position in untold:
+            costs[position] = max(0, sizes[position] - _OVERHEAD_BYTES) / BYTES_PER_TOKEN
+        return costs
     untold_bytes = sum(sizes[position] for position in untold)
     rest = max(0.0, total - sum(costs))
     for position in untold:

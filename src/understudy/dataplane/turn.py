@@ -105,7 +105,8 @@ class Turn:
             return
         self._given = given
         if not given.messages:
-            # Ollama loads or unloads a model that is asked nothing.
+            # Ollama loads or unloads a model that is asked nothing; what follows from rules alone is no turn either, and told so.
+            self.loss = Loss.NOT_KEPT if given.system else None
             self._start()
             return
         if self._turns.is_crowded():

@@ -224,6 +224,8 @@ def _unkeepable_prompt(members: _Members) -> str:
 
 
 def _changed_text(shape: Shape, members: _Members, merged: Merged) -> dict[str, Any] | str:
+    if merged.prompt is not None and any(not isinstance(part, TextPart) for one in merged.before for part in one.parts):
+        return "the stored conversation has pictures or other parts that a prompt cannot carry"
     changed: dict[str, Any] = {} if merged.prompt is None else {"prompt": merged.prompt}
     if shape is Shape.OPENAI_TEXT or not merged.system:
         return changed

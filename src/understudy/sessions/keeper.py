@@ -16,6 +16,7 @@ from understudy.core.conversation import Conversation
 from understudy.sessions.circuit import Circuit
 from understudy.sessions.order import Order
 from understudy.sessions.store import (
+    ID_BYTES_MAX,
     PAGE_MAX,
     Conflict,
     HeldElsewhere,
@@ -39,11 +40,11 @@ STEP_S = 1.0
 GRACE_S = 0.25
 PAGE_ANSWER_S_MAX = 60.0
 SWEEP_ANSWER_S_MAX = 900.0
-# How often a store that rests is looked at, and one that answers and cannot keep anything; and the session that nobody has, by
-# which it is tried.
+# How often a store that rests is looked at, and one that answers and cannot keep anything; and the session that nobody has or can
+# name, by which it is tried.
 LOOK_S = 0.25
 LOOK_AGAIN_S = 5.0
-NOBODY = "understudy: nobody"
+NOBODY = "nobody" + "." * ID_BYTES_MAX
 
 # What says something of the store, not of one session.
 _OF_THE_STORE = frozenset({Loss.UNAVAILABLE, Loss.SLOW, Loss.FULL, Loss.READ_ONLY, Loss.REFUSED})
@@ -106,6 +107,7 @@ class Keeper:
         self._writes = Circuit()
         self._grown = 0
         self._has_new_ttl = asyncio.Event()
+        self._tries = 0
 
     # --- life
 
@@ -154,7 +156,9 @@ class Keeper:
 
     async def _try(self) -> None:
         """Hold a session that nobody has, which takes whatever keeping one takes."""
-        hold = await self._answer_of(self._store.hold(NOBODY, 0.0), ANSWER_S_MAX)
+        # Another one each time, because a part of a cluster may be gone.
+        self._tries += 1
+        hold = await self._answer_of(self._store.hold(f"{NOBODY}{self._tries}", 0.0), ANSWER_S_MAX)
         try:
             if hold.loss is None and not self._writes.has_failed:
                 self._recover()

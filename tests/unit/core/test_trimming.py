@@ -55,9 +55,10 @@ def test_turns_of_unknown_cost_share_what_is_left() -> None:
     assert left(trim(talk, Bounds(tokens_max=200))) == ["q2", "a2", "q3", "a3"]
 
 
-def test_without_usage_no_tokens_count() -> None:
-    talk = kept(Q1, A1, Q2, A2)
-    assert trim(talk, Bounds(tokens_max=1)) is talk
+def test_without_usage_tokens_are_estimated_by_size() -> None:
+    talk = kept(user("x" * 400), A1, user("y" * 400), A2)
+    assert trim(talk, Bounds(tokens_max=202)) is talk
+    assert left(trim(talk, Bounds(tokens_max=150))) == ["y" * 400, "a2"]
 
 
 def test_of_a_turn_that_is_too_long_the_first_tool_exchanges_fall_off() -> None:

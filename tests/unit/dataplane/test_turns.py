@@ -356,6 +356,16 @@ async def test_only_llamacpp_repeats_what_the_client_had_begun(
     assert stage.kept("s") == ["user: q", f"assistant: {kept_text}"]
 
 
+async def test_a_system_message_alone_is_no_turn_and_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = SessionStage(monkeypatch)
+    client = await stage.say_to("s", messages=[{"role": "system", "content": "s"}], stream=False)
+    await later()
+    await stage.say(0, whole("a"))
+    await later()
+    assert head_of(client)["x-understudy-session-loss"] == "not_kept"
+    assert stage.store.kept == {}
+
+
 async def test_a_prompt_of_token_ids_is_told_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = SessionStage(monkeypatch)
     client = await stage.ask(request("POST", "/v1/completions", b'{"model": "qwen", "prompt": [1, 2, 3]}', ID))

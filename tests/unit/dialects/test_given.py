@@ -348,3 +348,11 @@ def test_no_body_is_too_odd(path: str, members: dict[str, Any]) -> None:
     assert isinstance(read_given(path, data), Given | str)
     assert isinstance(unkeepable(path, data), str)
     assert isinstance(write_asked(path, data, merged(BEFORE, (spoken(SYSTEM, "s"),), "p")), bytes | str)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/api/generate"])
+def test_a_prompt_carries_no_pictures_and_says_so(path: str) -> None:
+    picture = Message(Speaker.USER, (ImagePart(data="AAAA"),))
+    assert write_asked(path, b'{"model": "m", "prompt": "q"}', merged((picture,), prompt="q")) == (
+        "the stored conversation has pictures or other parts that a prompt cannot carry"
+    )
