@@ -12,7 +12,7 @@ from understudy.core.record import ExchangeRecord
 from understudy.dataplane.heads import ResponseHead
 from understudy.dataplane.outlet import Outlet
 from understudy.dialects.contract import EVENT_BYTES_MAX, StreamKind
-from understudy.dialects.terminator import LAST_WORDS, terminator_at
+from understudy.dialects.terminator import may_end, terminator_at
 
 if TYPE_CHECKING:
     from understudy.dataplane.relayed import RelayedExchange
@@ -78,7 +78,7 @@ class WithheldOutlet(Outlet):
             self._tail = [data]
         elif self._tail:
             self._tail.append(data)
-        elif self.is_mid_event or not any(word in data for word in LAST_WORDS):
+        elif self.is_mid_event or not may_end(data, self.kind):
             super().write(data)
         else:
             at = terminator_at(data, self.kind)

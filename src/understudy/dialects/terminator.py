@@ -7,8 +7,12 @@ from understudy.dialects.contract import StreamKind
 from understudy.dialects.events import read_json
 from understudy.dialects.framing import event_ends, split
 
-# One of these stands in every terminator, so that a cheap search spares the look at each event.
-LAST_WORDS = (b"[DONE]", b'"done":true', b'"done": true', b"message_stop")
+
+def may_end(data: bytes, kind: StreamKind) -> bool:
+    """Whether a terminator may stand in `data`: a cheap search that spares the look at each event."""
+    if kind is StreamKind.SSE:
+        return b"[DONE]" in data or b"message_stop" in data
+    return b'"done":true' in data or b'"done": true' in data
 
 
 def terminator_at(data: bytes, kind: StreamKind) -> int:
@@ -22,7 +26,7 @@ def terminator_at(data: bytes, kind: StreamKind) -> int:
 
 
 def _is_terminator(event: bytes, kind: StreamKind) -> bool:
-    if not any(word in event for word in LAST_WORDS):
+    if not may_end(event, kind):
         return False
     for name, data in split(event, kind):
         if data is None:

@@ -3,7 +3,7 @@
 import pytest
 
 from understudy.dialects.contract import StreamKind
-from understudy.dialects.terminator import terminator_at
+from understudy.dialects.terminator import may_end, terminator_at
 
 PIECE = b'data: {"choices":[{"delta":{"content":"a [DONE] b"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
@@ -31,3 +31,4 @@ LAST = b'{"message":{"content":""},"done":true}\n'
 )
 def test_it_is_found_where_it_begins(kind: StreamKind, before: bytes, rest: bytes) -> None:
     assert terminator_at(before + rest, kind) == len(before)
+    assert may_end(before + rest, kind) or not rest
