@@ -6,7 +6,8 @@ Read by admin.api only. Data, written by hand: a test holds it and the routes in
 from typing import Any
 
 from understudy import __version__
-from understudy.core.snapshot import Balance, Color, Condition, Duty, EngineKind, Role
+from understudy.core.color import Color
+from understudy.core.snapshot import Balance, Condition, Duty, EngineKind, Role
 from understudy.sessions.store import ID_BYTES_MAX, PAGE_MAX
 
 

@@ -36,11 +36,11 @@ from understudy.config.values import (
     as_list,
     nothing_is_empty,
 )
+from understudy.core.color import Color
 from understudy.core.snapshot import (
     Balance,
     CacheRules,
     CacheWhen,
-    Color,
     EngineKind,
     FailoverRules,
     HealthRules,

@@ -7,8 +7,8 @@ fit, and what becomes of the exchange otherwise, is the balancer's.
 from collections.abc import Sequence
 
 from understudy.core.ask import Ask
+from understudy.core.color import Color
 from understudy.core.shortlist import Candidate
-from understudy.core.snapshot import Color
 
 
 def of_color(groups: Sequence[Sequence[Candidate]], color: str) -> tuple[tuple[Candidate, ...], ...]:

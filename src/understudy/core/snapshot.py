@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from understudy.core.ask import DialectName
+from understudy.core.color import NO_PROMPT, NO_ROLLOUT_RULES, Color, Prompt, RolloutRules
+from understudy.core.rollout import NO_ROLLOUT, Rollout
 
 
 class EngineKind(StrEnum):
@@ -27,14 +29,6 @@ class Role(StrEnum):
 
     PRIMARY = "primary"
     BACKUP = "backup"
-
-
-class Color(StrEnum):
-    """Which of two sets a backend belongs to; NONE serves both."""
-
-    BLUE = "blue"
-    GREEN = "green"
-    NONE = "none"
 
 
 class Condition(StrEnum):
@@ -206,6 +200,7 @@ class Backend:
     health: HealthRules = HealthRules()
     timeouts: Timeouts = Timeouts()
     color: Color = Color.NONE
+    prompt: Prompt = NO_PROMPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +214,9 @@ class RoutingPlan:
     limits: Limits = Limits()
     sessions: SessionRules = SessionRules()
     cache: CacheRules = CacheRules()
+    rollout: RolloutRules = NO_ROLLOUT_RULES
     allow_admin_paths: bool = False
-    # sha256 of the keys whose holders may set X-Understudy-Priority, as lower-case hex.
+    # sha256 of the keys whose holders may set X-Understudy-Priority and X-Understudy-Color, as lower-case hex.
     trusted_keys: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -273,6 +269,7 @@ class RoutingSnapshot:
     generation: int
     plan: RoutingPlan
     targets: tuple[Target, ...]
+    rollout: Rollout = NO_ROLLOUT
 
 
 class Published:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from understudy.core.color import Color
 from understudy.core.conversation import (
     Conversation,
     Given,
@@ -25,7 +26,7 @@ from understudy.core.conversation import (
     merge,
 )
 from understudy.core.message import Message, Speaker, Wholeness
-from understudy.core.snapshot import Color, EngineKind, OnError, SessionRules, Target
+from understudy.core.snapshot import EngineKind, OnError, SessionRules, Target
 from understudy.core.trimming import Bounds, size_bytes, trim
 from understudy.dataplane.received import Received
 from understudy.dataplane.withheld import WithheldOutlet

@@ -1,12 +1,12 @@
 from understudy.config.compile import compile_plan
 from understudy.config.load import load_text
+from understudy.core.color import Color
 from understudy.core.snapshot import (
     Address,
     Backend,
     Balance,
     CacheRules,
     CacheWhen,
-    Color,
     EngineKind,
     FailoverRules,
     HealthRules,

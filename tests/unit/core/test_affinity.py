@@ -7,12 +7,12 @@ import pytest
 
 from understudy.core.ask import Ask, DialectName
 from understudy.core.balancer import Choice, pick
+from understudy.core.color import Color
 from understudy.core.snapshot import (
     Address,
     Backend,
     BackendState,
     Balance,
-    Color,
     Condition,
     Duty,
     EngineKind,

@@ -11,9 +11,10 @@ from support.session_stage import CHAT, WALL_S, SessionStage, head_of, is_ended,
 from support.stage import DONE, FINISH, OPENING, delta, request, stream_of
 from support.talk import assistant, kept, user
 from support.targets import target, targets
+from understudy.core.color import Color
 from understudy.core.conversation import Conversation
 from understudy.core.message import Wholeness
-from understudy.core.snapshot import Color, OnError, SessionRules, Target
+from understudy.core.snapshot import OnError, SessionRules, Target
 from understudy.sessions.store import Loss, StoreError
 
 Q1_A1 = kept(user("q1"), assistant("a1"), said_first="s")
