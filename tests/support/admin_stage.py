@@ -29,6 +29,7 @@ STATUS: dict[str, Any] = {
     "waiting": 1,
     "connections": 12,
     "reload": None,
+    "rollout": None,
     "backends": [
         {
             "name": "pi",

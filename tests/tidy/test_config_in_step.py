@@ -15,8 +15,11 @@ from understudy.config.schema import json_schema
 EXAMPLE = TOP / "config.example.yaml"
 DOCS = TOP / "docs" / "configuration.md"
 # A key's row: | `key` | meaning | takes | default |
-ROW = re.compile(r"^\| `([a-z_.\[\]]+)` \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `([a-z0-9_.\[\]]+)` \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
 OF_A_BACKEND_ALONE = {"backends[].health", "backends[].timeouts"}
+# Their keys have their rows elsewhere: those of a color's prompt are the same under a backend.
+TOLD_ELSEWHERE = {*OF_A_BACKEND_ALONE, "rollout.blue", "rollout.green"}
+WITHOUT_A_DEFAULT = {"backends[].models", "backends[].defaults", *TOLD_ELSEWHERE}
 IN_THE_EXAMPLE_ONLY_TO_SHOW = {"backends[].in_flight_max", "backends[].models", *OF_A_BACKEND_ALONE}
 
 
@@ -31,8 +34,7 @@ def _keys(whole: dict[str, Any], part: dict[str, Any], above: str) -> Iterator[t
         inner = value.get("items", value)
         reference = inner.get("$ref", "").rpartition("/")[2]
         section = whole["$defs"].get(reference, {})
-        # A backend's own sections have the keys of the common ones, which stand in the docs once.
-        if "properties" in section and above + key not in OF_A_BACKEND_ALONE:
+        if "properties" in section and above + key not in TOLD_ELSEWHERE:
             yield from _keys(whole, section, f"{above}{key}{'[]' if 'items' in value else ''}.")
         else:
             yield above + key, value
@@ -40,20 +42,21 @@ def _keys(whole: dict[str, Any], part: dict[str, Any], above: str) -> Iterator[t
 
 def example_keys() -> set[str]:
     example = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
-    found: set[str] = set()
-    for key, value in example.items():
-        if key == "backends":
-            found |= {f"backends[].{inner}" for backend in value for inner in backend}
-        elif isinstance(value, dict):
-            found |= {f"{key}.{inner}" for inner in value}
+    backends = {f"backends[].{key}" for backend in example.pop("backends") for key in backend}
+    return backends | set(_written_keys(example, ""))
+
+
+def _written_keys(section: dict[str, Any], above: str) -> Iterator[str]:
+    for key, value in section.items():
+        if isinstance(value, dict) and above + key not in TOLD_ELSEWHERE:
+            yield from _written_keys(value, f"{above}{key}.")
         else:
-            found.add(key)
-    return found
+            yield above + key
 
 
 def written_default(key: str, schema: dict[str, Any]) -> str:
     default = schema.get("default")
-    if key in {"backends[].models", *OF_A_BACKEND_ALONE}:
+    if key in WITHOUT_A_DEFAULT:
         return "`{}`"
     if default is None:
         return "required"

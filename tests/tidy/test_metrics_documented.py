@@ -6,12 +6,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.records import attempt, exchange
 from tidy.source_tree import TOP
+from understudy.core.color import Color, RolloutRules
+from understudy.core.shadowing import ShadowOutcome
 from understudy.core.snapshot import Address, Backend, BackendState, RoutingPlan, RoutingSnapshot, Target
 from understudy.core.tally import Tally
 from understudy.core.transcript import Refusal
 from understudy.errors import FailureKind
 from understudy.telemetry.metrics import Metrics, Moment
 from understudy.telemetry.session_counts import CacheMoment, SessionMoment
+from understudy.telemetry.shadow_counts import ShadowCounts
 
 PAGE = (TOP / "docs" / "metrics.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]*)\|", re.MULTILINE)
@@ -28,10 +31,14 @@ def rendered() -> Described:
     metrics.on_exchange(exchange(attempt("pi", FailureKind.REFUSED), attempt("pi")))
     broken = exchange(attempt("pi"), attempt("pi", FailureKind.BODY_CUT), failure=FailureKind.BODY_CUT)
     broken.resumed_on, broken.not_resumed = ("pi",), Refusal.TOO_LONG
+    broken.color, broken.ttft_s = "green", 0.1
     metrics.on_exchange(broken)
+    shadows = ShadowCounts()
+    shadows.on_finished(Color.GREEN, "pi", ShadowOutcome.ANSWERED, likeness=0.5, ttft_s=0.1)
     backend = Backend("pi", Address("http", "127.0.0.1", 1))
-    snapshot = RoutingSnapshot(1, RoutingPlan((backend,)), (Target(backend, BackendState()),))
-    text = metrics.render(Moment(snapshot, Tally(), 0.0, sessions=SessionMoment(), cache=CacheMoment())).decode()
+    snapshot = RoutingSnapshot(1, RoutingPlan((backend,), rollout=RolloutRules(is_on=True)), (Target(backend, BackendState()),))
+    moment = Moment(snapshot, Tally(), 0.0, sessions=SessionMoment(), cache=CacheMoment(), shadows=shadows)
+    text = metrics.render(moment).decode()
     found: Described = {}
     for family in text_string_to_metric_families(text):
         name = f"{family.name}_total" if family.type == "counter" else family.name

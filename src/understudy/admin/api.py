@@ -16,6 +16,7 @@ from understudy.admin.feed import Subscription
 from understudy.admin.guard import Guard, Pace, Refusal
 from understudy.admin.openapi import document
 from understudy.admin.reply import HEADERS, error_reply, json_reply
+from understudy.admin.rollout_api import RolloutOperator, add_rollout
 from understudy.admin.sessions_api import SessionsOperator, add_sessions
 from understudy.core.snapshot import Duty
 from understudy.errors import Mistake
@@ -52,12 +53,13 @@ class ReloadOutcome(Protocol):
 
 
 class Operator(Protocol):
-    """What the admin port needs of the daemon. All of it runs on the event loop; only `reload` and `sessions` may take long.
+    """What the admin port needs of the daemon. All of it runs on the event loop; only what is awaited may take long.
 
-    `sessions` is the session store, None where none is configured.
+    `sessions` is the session store, None where none is configured; `rollout` None: no backend has a color.
     """
 
     sessions: SessionsOperator | None = None
+    rollout: RolloutOperator | None = None
 
     def status(self) -> dict[str, Any]:
         """Everything the daemon sees, as JSON values; see the schema Status in admin.openapi."""
@@ -121,6 +123,7 @@ def make_app(operator: Operator, guard: Guard, pace: Pace | None = None) -> web.
     for verb, duty in _DUTIES.items():
         app.router.add_post(f"/api/backends/{{name}}/{verb}", answers.set_duty(duty))
     add_sessions(app.router, lambda: operator.sessions)
+    add_rollout(app.router, lambda: operator.rollout)
     app.on_shutdown.append(answers.end_streams)
     return app
 

@@ -6,9 +6,15 @@ Read by admin.api only. Data, written by hand: a test holds it and the routes in
 from typing import Any
 
 from understudy import __version__
-from understudy.core.color import Color
+from understudy.admin.rollout_api import FILE_WORD
+from understudy.config.values import STEPS_MAX
+from understudy.core.color import Color, Stick
+from understudy.core.guard import Verdict
+from understudy.core.rollout import Word
 from understudy.core.snapshot import Balance, Condition, Duty, EngineKind, Role
 from understudy.sessions.store import ID_BYTES_MAX, PAGE_MAX
+
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 
 
 def document() -> dict[str, Any]:
@@ -69,7 +75,39 @@ def _paths() -> dict[str, Any]:
         operation = _operation(words, {200: _json("Done", "Duty"), 404: _json("No backend has that name", "Error")})
         operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
         paths[f"/api/backends/{{name}}/{verb}"] = {"post": operation}
-    return paths | _session_paths()
+    return paths | _rollout_paths() | _session_paths()
+
+
+def _rollout_paths() -> dict[str, Any]:
+    none = {409: _json("No backend has a color", "Error")}
+    moved = {
+        200: _json("Done", "RolloutOutcome"),
+        400: _json("What was asked cannot be read", "Error"),
+        409: _json("Refused, with the reason; or no backend has a color", "Error"),
+        413: _json("The body is larger than 64 KiB", "Error"),
+    }
+    by_query = {
+        "switch": [
+            _parameter("color", "query", "blue or green, where there is no body"),
+            _parameter("force", "query", "1 or true, where there is no body"),
+        ],
+        "rollback": [_parameter("sessions", "query", "1 or true, where there is no body")],
+        "canary": [_parameter("share", "query", f"10%, 0.1, 0 or {FILE_WORD}, where there is no body")],
+    }
+    words = {
+        "switch": "Give the new conversations to a color; refused where it could not serve them, unless forced",
+        "rollback": "End the canary, or else take back the last switch; with sessions, the conversations come back, too",
+        "canary": f"Give a share of the new conversations to the other color; 0 ends it, {FILE_WORD} is what the file says",
+    }
+    posts = {
+        f"/api/rollout/{verb}": {
+            "post": _operation(words[verb], moved)
+            | {"parameters": by_query[verb], "requestBody": _body(verb.capitalize(), is_required=False)}
+        }
+        for verb in words
+    }
+    shown = _operation("Blue and green: which is active, and whose word it was", {200: _json("It", "Rollout"), **none})
+    return {"/api/rollout": {"get": shown}, **posts}
 
 
 def _session_paths() -> dict[str, Any]:
@@ -130,8 +168,8 @@ def _reference(schema: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{schema}"}
 
 
-def _body(schema: str) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": _reference(schema)}}}
+def _body(schema: str, *, is_required: bool = True) -> dict[str, Any]:
+    return {"required": is_required, "content": {"application/json": {"schema": _reference(schema)}}}
 
 
 def _parameter(name: str, where: str, words: str, *, is_required: bool = False) -> dict[str, Any]:
@@ -140,6 +178,15 @@ def _parameter(name: str, where: str, words: str, *, is_required: bool = False) 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _order(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    """Return an object of which only `required` must be there, and nothing but `properties` may."""
+    return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [{"type": "null"}, schema]}
 
 
 def _schemas() -> dict[str, Any]:
@@ -185,6 +232,7 @@ def _schemas() -> dict[str, Any]:
         "waiting": whole,
         "connections": whole,
         "reload": last_reload,
+        "rollout": _or_null(_reference("Rollout")),
         "backends": {"type": "array", "items": backend},
     }
     return {
@@ -193,7 +241,81 @@ def _schemas() -> dict[str, Any]:
         "Duty": _object({"name": text, "duty": {"enum": [each.value for each in Duty]}}),
         "Reload": _object(reloaded),
         "Status": _object(status),
+        **_rollout_schemas(),
         **_session_schemas(),
+    }
+
+
+def _rollout_schemas() -> dict[str, Any]:
+    text, number, whole, flag = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
+    share, word = _SHARE, {"enum": [each.value for each in Word]}
+    color, either = {"enum": [Color.BLUE.value, Color.GREEN.value]}, {"enum": [each.value for each in Color]}
+    # `color` is the one that gets the share; `step` counts from 1; nothing is awaited at the last step.
+    canary = _object(
+        {
+            "color": color,
+            "share": share,
+            "step": whole,
+            "steps": {"type": "array", "items": share},
+            "word": word,
+            "next_step_in_s": _or_null(number),
+            "waits_for": text,
+        }
+    )
+    figures = _object(
+        {
+            "color": color,
+            "exchanges": whole,
+            "errors": _or_null(share),
+            "ttft_p95_s": _or_null(number),
+            "speed_median": _or_null(number),
+            "is_frozen": flag,
+        }
+    )
+    compared = _or_null(_object({"candidate": figures, "other": figures}))
+    verdict = {"enum": [each.value for each in Verdict]}
+    guard = _object({"watching": color, "verdict": verdict, "reason": text, "figures": compared})
+    shadow = _object(
+        {
+            "share": share,
+            "in_flight": whole,
+            "sent": whole,
+            "answered": whole,
+            "failed": whole,
+            "dropped": whole,
+            "likeness_mean": _or_null(number),
+            "ttft_mean_s": _or_null(number),
+        }
+    )
+    # `since` is in seconds since 1970, 0: from the start; `previous` is what a rollback returns to, none: nothing. Canary, guard
+    # and shadow are null while there is none, nothing to watch, or no share of it.
+    rollout: dict[str, Any] = {
+        "active": color,
+        "word": word,
+        "since": number,
+        "previous": either,
+        "file_active": color,
+        "stick": {"enum": [each.value for each in Stick]},
+        "canary": _or_null(canary),
+        "guard": _or_null(guard),
+        "shadow": _or_null(shadow),
+        "reason": text,
+        "kept": flag,
+    }
+    return {"Rollout": _object(rollout), **_order_schemas()}
+
+
+def _order_schemas() -> dict[str, Any]:
+    text, flag, color = {"type": "string"}, {"type": "boolean"}, {"enum": [Color.BLUE.value, Color.GREEN.value]}
+    written_share = {"anyOf": [_SHARE, text]}
+    steps = {"type": "array", "items": written_share, "minItems": 1, "maxItems": STEPS_MAX}
+    return {
+        "RolloutOutcome": _object(
+            {"active": color, "was": color, "changed": flag, "kept": flag, "rollout": _reference("Rollout")}
+        ),
+        "Switch": _order({"color": color, "force": flag}, "color"),
+        "Rollback": _order({"sessions": flag}),
+        "Canary": _order({"share": written_share, "steps": steps}) | {"minProperties": 1, "maxProperties": 1},
     }
 
 

@@ -12,11 +12,13 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from understudy.config.colors import color_notes
 from understudy.config.compile import compile_plan
 from understudy.config.load import DEFAULT_URL, find_file, from_urls, load_file
-from understudy.config.quantities import write_duration, write_share, write_size
+from understudy.config.quantities import write_duration, write_ratio, write_share, write_size
 from understudy.config.schema import Settings
 from understudy.config.store_address import RedisUrl
+from understudy.core.color import GuardRules, Prompt, RolloutRules, Stick, SystemPlace
 from understudy.core.health import Seen
 from understudy.core.snapshot import (
     Backend,
@@ -55,6 +57,11 @@ _ON_ERROR_MEANS = {
 _CACHE_MEANS = {
     CacheWhen.ALWAYS: "at once",
     CacheWhen.NO_BACKEND: "when no backend can answer",
+}
+_STICK_MEANS = {
+    Stick.SESSION: "stays where it began",
+    Stick.COOKIE: "stays where it began, by a cookie where it has no X-Session-ID",
+    Stick.NONE: "goes anew with every request",
 }
 _SEEN_MEANS = {Seen.GOOD: "up", Seen.LOADING: "loading", Seen.BAD: "down"}
 
@@ -132,6 +139,7 @@ def _backend_lines(backend: Backend) -> Iterator[str]:
         facts.append(f"at most {backend.in_flight_max} exchanges at once")
     if backend.api_key:
         facts.append("sends its own key")
+    facts += _prompt_facts(backend.prompt)
     address = backend.address
     yield f"  {backend.name}: {address.scheme}://{address.authority}{address.prefix}, {', '.join(facts)}"
     for client_name, own_name in backend.models:
@@ -157,10 +165,12 @@ def _rule_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
     yield f"Failover: {tries}, retries up to {write_share(failover.budget)} of the exchanges; {hold}."
     yield from _answer_lines(plan)
     yield from _session_lines(settings, plan)
+    yield from _rollout_lines(settings, plan.rollout)
     yield f"Requests may have {write_size(failover.body_bytes_max)}."
     paths = "are relayed" if plan.allow_admin_paths else "get 403"
     yield f"The engines' model-management paths {paths}."
-    yield f"Log: {settings.log.format}, from level {settings.log.level}."
+    slow = f"; exchanges over {write_duration(settings.log.slow)} are said at warning level" if settings.log.slow else ""
+    yield f"Log: {settings.log.format}, from level {settings.log.level}{slow}."
 
 
 def _patience(timeouts: Timeouts) -> str:
@@ -200,6 +210,62 @@ def _session_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
             f"Exact repeats are answered from up to {write_size(cache.size_bytes)} of the last {write_duration(cache.ttl_s)} "
             f"{_CACHE_MEANS[cache.when]}."
         )
+
+
+def _rollout_lines(settings: Settings, rules: RolloutRules) -> Iterator[str]:
+    if rules.is_on:
+        other = rules.active.other
+        share = f", {_canary(rules)} to {other}" if rules.shares else ""
+        yield f"New conversations go to {rules.active}{share}; a conversation {_STICK_MEANS[rules.stick]}{_stay(rules)}."
+        if rules.shadow:
+            most = f"at most {rules.shadow_in_flight_max} at once"
+            yield f"{write_share(rules.shadow)} of the exchanges are also sent to {other}, {most}; what comes back is dropped."
+        if rules.preview:
+            yield "A browser chooses its color at /switch/blue and /switch/green, and gives it back at /switch/off."
+        if rules.guard.is_on:
+            yield _guard_line(rules.guard)
+        for prompt, color in ((rules.blue, "Blue"), (rules.green, "Green")):
+            if facts := _prompt_facts(prompt):
+                yield f"{color} {' and '.join(facts)}."
+    yield from (f"note: {note}" for note in color_notes(settings))
+
+
+def _canary(rules: RolloutRules) -> str:
+    first, *later = (write_share(share) for share in rules.shares)
+    return f"{first} of them, then {', '.join(later)}, every {write_duration(rules.every_s)}," if later else f"{first} of them"
+
+
+def _stay(rules: RolloutRules) -> str:
+    if rules.stick is Stick.NONE:
+        return ""
+    return f", for {write_duration(rules.stick_s_max)} after a change" if rules.stick_s_max else ", as long as it lasts"
+
+
+def _guard_line(guard: GuardRules) -> str:
+    bounds = []
+    if guard.errors is not None:
+        bounds.append(f"{write_share(guard.errors)} more of its attempts fail than the other's")
+    if guard.ttft_p95 is not None:
+        bounds.append(f"its first content takes over {write_ratio(guard.ttft_p95)} the other's time (95th percentile)")
+    if guard.speed is not None:
+        bounds.append(f"its speed is below {write_ratio(guard.speed)} the other's (median)")
+    watched = f" and for {write_duration(guard.watch_s)} after a switch" if guard.watch_s else ""
+    conversations = f"{'with' if guard.takes_sessions else 'without'} its conversations"
+    return (
+        f"Guard: in a canary{watched}, the new color is rolled back, {conversations}, when {', or '.join(bounds)}; "
+        f"it looks at the last {write_duration(guard.window_s)}, from {guard.exchanges_min} exchanges of each color on."
+    )
+
+
+def _prompt_facts(prompt: Prompt) -> list[str]:
+    facts = []
+    if prompt.system:
+        place = "before" if prompt.place is SystemPlace.BEFORE else "instead of"
+        facts.append(f"puts a system prompt of {len(prompt.system)} characters {place} the client's")
+    filled = [key for key, text in prompt.defaults if text != "null"]
+    if filled:
+        facts.append(f"fills in {', '.join(filled)}")
+    return facts
 
 
 def _health_lines(plan: RoutingPlan) -> Iterator[str]:

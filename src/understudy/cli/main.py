@@ -19,6 +19,8 @@ _COMMANDS = {
     "demo": ("demo",),
     "status": ("status",),
     "operate": ("reload", "drain", "ready", "maintenance"),
+    "rollout": ("switch", "rollback", "canary"),
+    "compare": ("compare",),
     "sessions": ("sessions",),
     "schema": ("schema",),
 }

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     overrides = Overrides(tuple(args.listen), args.admin)
     try:
         settings, source = find_settings(args.config, args.urls, overrides)
-        from understudy import daemon
+        from understudy.daemon.start import run as run_daemon
 
-        return _run_loop(daemon.run(settings, source=source, env=os.environ, overrides=overrides))
+        return _run_loop(run_daemon(settings, source=source, env=os.environ, overrides=overrides))
     except ConfigError as error:
         for mistake in error.mistakes:
             say_error(mistake)

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse gives its type no other name
 
 WATCH_S = 1.0
-_COLUMNS = ("BACKEND", "ROLE", "ENGINE", "CONDITION", "FOR", "IN FLIGHT", "FIRST CONTENT", "FAILURES", "MODELS", "REASON")
-_CONDITION_COLUMN = _COLUMNS.index("CONDITION")
+_COLUMNS: tuple[str, ...] = (
+    "BACKEND", "ROLE", "COLOR", "ENGINE", "CONDITION", "FOR", "IN FLIGHT", "FIRST CONTENT", "FAILURES", "MODELS", "REASON"
+)  # fmt: skip
+_COLOR_COLUMN = _COLUMNS.index("COLOR")
 _COUNTS = (("running", "running"), ("waiting", "waiting"), ("connections", "connections"))
 _MODELS_SHOWN = 3
 _GREEN, _YELLOW, _RED, _BOLD, _RESET = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
@@ -56,15 +58,17 @@ def run(args: argparse.Namespace) -> int:
 def table(status: dict[str, Any], *, is_colored: bool) -> str:
     """Return the status document as a header and one row a backend, without a newline at the end."""
     backends = [each for each in status.get("backends") or () if isinstance(each, dict)]
-    rows = [_row(each) for each in backends]
-    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    columns, rows = _COLUMNS, [_row(each) for each in backends]
+    if all(each.get("color", "none") == "none" for each in backends):
+        columns, *rows = (row[:_COLOR_COLUMN] + row[_COLOR_COLUMN + 1 :] for row in (columns, *rows))
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     lines = [
         *_header(status, is_colored=is_colored),
         "",
-        _line(_COLUMNS, widths, _BOLD if is_colored else "", range(len(_COLUMNS))),
+        _line(columns, widths, _BOLD if is_colored else "", range(len(columns))),
     ]
     for backend, row in zip(backends, rows, strict=True):
-        lines.append(_line(row, widths, _color(backend) if is_colored else "", (_CONDITION_COLUMN,)))
+        lines.append(_line(row, widths, _color(backend) if is_colored else "", (columns.index("CONDITION"),)))
     return "\n".join(lines)
 
 
@@ -109,6 +113,10 @@ def _header(status: dict[str, Any], *, is_colored: bool) -> list[str]:
     if isinstance(last := status.get("reload"), dict) and not last.get("ok"):
         color, end = (_RED, _RESET) if is_colored else ("", "")
         lines += [f"  {color}refused: {_text(mistake)}{end}" for mistake in last.get("mistakes") or ()]
+    if isinstance(rollout := status.get("rollout"), dict):
+        from understudy.cli.rollout_line import rollout_line
+
+        lines.append(rollout_line(rollout, time.time()))
     return lines
 
 
@@ -128,6 +136,7 @@ def _row(backend: dict[str, Any]) -> tuple[str, ...]:
     return (
         _text(backend.get("name")),
         _text(backend.get("role")),
+        _text(backend.get("color")),
         " ".join(part for part in (_text(backend.get("engine")), _text(backend.get("version"))) if part),
         _condition(backend),
         duration(_number(backend.get("since_s"))),

@@ -1,9 +1,10 @@
 """Say what differs between two settings, in the file's own words, and which of it needs a restart.
 
 Called by config.reload; the lines go into the log, into `status` and to whoever asked for the reload. Pure. Never shows the
-value of a key that holds a secret.
+value of a key that holds a secret, nor a prompt.
 """
 
+import re
 from operator import attrgetter
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ RESTART_KEYS: Final = (
 )
 
 _ABSENT: Final = "not set"
+# Under `defaults` stands any JSON, and text there may be a prompt: numbers, true, false, null and single words are shown.
+_SHORT_JSON: Final = re.compile(r'[0-9.eE+-]{1,40}|true|false|null|"[A-Za-z0-9_.:/-]{0,40}"')
 
 
 def keep_until_restart(new: Settings, running: Settings) -> tuple[Settings, tuple[str, ...]]:
@@ -63,7 +66,8 @@ def _differences(above: str, old: dict[str, Any], new: dict[str, Any]) -> list[s
 
 
 def _line(key: str, old: str, new: str) -> str:
-    if key.rpartition(".")[2] in SECRET_KEYS:
+    is_long = ".defaults." in key and any(text != _ABSENT and not _SHORT_JSON.fullmatch(text) for text in (old, new))
+    if is_long or key.rpartition(".")[2] in SECRET_KEYS:
         return f"{key}: changed"
     return f"{key}: {old} -> {new}"
 

@@ -5,7 +5,10 @@ Called by daemon at start and on every reload, and by `understudy check`. Pure; 
 
 from dataclasses import replace
 
+from understudy.config.colors import tells_colors_apart
 from understudy.config.schema import AttemptTimeoutSettings, BackendSettings, HealthSettings, Settings
+from understudy.config.schema_rollout import PromptSettings
+from understudy.core.color import GuardRules, Prompt, RolloutRules
 from understudy.core.snapshot import (
     Backend,
     CacheRules,
@@ -57,6 +60,7 @@ def compile_plan(settings: Settings) -> RoutingPlan:
             on_error=sessions.on_error,
         ),
         cache=CacheRules(settings.cache.size, settings.cache.ttl, settings.cache.when),
+        rollout=_rollout(settings),
         allow_admin_paths=settings.access.allow_admin_paths,
         trusted_keys=tuple(digest.partition(":")[2] for digest in settings.access.trusted),
     )
@@ -75,7 +79,39 @@ def _backend(written: BackendSettings, health: HealthSettings, timeouts: Timeout
         api_key=written.api_key,
         health=_rules(health, written.health),
         timeouts=_patience(timeouts, written.timeouts),
+        prompt=_prompt(written),
     )
+
+
+def _rollout(settings: Settings) -> RolloutRules:
+    written, guard = settings.rollout, settings.rollout.guard
+    return RolloutRules(
+        is_on=tells_colors_apart(settings),
+        active=written.active,
+        stick=written.stick,
+        stick_s_max=written.stick_max,
+        shares=written.canary,
+        every_s=written.every,
+        shadow=written.shadow,
+        shadow_in_flight_max=written.shadow_in_flight_max,
+        preview=written.preview,
+        cookie_key=written.cookie_key,
+        guard=GuardRules(
+            errors=guard.errors,
+            ttft_p95=guard.ttft_p95,
+            speed=guard.speed,
+            window_s=guard.window,
+            exchanges_min=guard.min_exchanges,
+            watch_s=guard.watch,
+            takes_sessions=guard.sessions,
+        ),
+        blue=_prompt(written.blue),
+        green=_prompt(written.green),
+    )
+
+
+def _prompt(written: PromptSettings | BackendSettings) -> Prompt:
+    return Prompt(written.system, written.system_place, tuple(written.defaults.items()))
 
 
 def _patience(common: Timeouts, own: AttemptTimeoutSettings) -> Timeouts:

@@ -35,17 +35,19 @@ class Kind(Enum):
 class Node:
     """One value of the file. `line` and `column` count from 1.
 
-    `text` is a scalar as it was written; `items` are a list's; `fields` a mapping's, with each key's place in `key_places`.
-    `is_broken` marks what already has its mistake, so that nothing else is said about it. `size` counts nodes, itself included.
+    `text` is a scalar as it was written, `is_plain` whether it stood without quotes; `items` are a list's; `fields` a
+    mapping's, with each key's place in `key_places`. `is_broken` marks what already has its mistake, so that nothing else is
+    said about it. `size` counts nodes, itself included.
     """
 
-    __slots__ = ("column", "fields", "is_broken", "items", "key_places", "kind", "line", "size", "text")
+    __slots__ = ("column", "fields", "is_broken", "is_plain", "items", "key_places", "kind", "line", "size", "text")
 
     def __init__(self, kind: Kind, line: int, column: int) -> None:
         self.kind = kind
         self.line = line
         self.column = column
         self.text = ""
+        self.is_plain = False
         self.items: list[Node] = []
         self.fields: dict[str, Node] = {}
         self.key_places: dict[str, tuple[int, int]] = {}
@@ -180,6 +182,7 @@ class _Reader:
             return
         node = self._new(event, Kind.NOTHING if event.implicit[0] and event.value in _NOTHING else Kind.TEXT)
         node.text = event.value
+        node.is_plain = event.implicit[0]
         if event.anchor:
             self._anchors[event.anchor] = node
         self._put(node)

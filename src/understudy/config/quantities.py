@@ -1,4 +1,4 @@
-"""Read and write the quantities of the file: durations, sizes, shares, whole numbers, switches.
+"""Read and write the quantities of the file: durations, sizes, shares, ratios, whole numbers, switches.
 
 Called by config.schema for every value and by config.changes and cli.check to write values as an operator would. Pure.
 Every reader takes what YAML gave (text, since config.document keeps scalars as they were written) or the value that a
@@ -18,10 +18,12 @@ SWITCH_WANTED: Final = "true or false"
 DURATION_S_MAX: Final = 8760 * 3600.0
 SIZE_BYTES_MAX: Final = 1024**4
 WHOLE_MAX: Final = 1_000_000_000
+RATIO_MAX: Final = 1000.0
 
 DURATION_PATTERN: Final = r"[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)?"
 SIZE_PATTERN: Final = r"[0-9]{1,15}(\.[0-9]{1,6})?(B|KiB|MiB|GiB|KB|MB|GB)?"
 SHARE_PATTERN: Final = r"[0-9]{1,3}(\.[0-9]{1,9})?%?"
+RATIO_PATTERN: Final = r"[0-9]{1,4}(\.[0-9]{1,9})?x?"
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
@@ -121,6 +123,30 @@ def write_share(share: float) -> str:
     """Write a share in percent, exact: 0.2 is `20%`; where percent would round, the plain number."""
     percent = f"{share * 100:.9g}"
     return f"{percent}%" if "e" not in percent and float(percent) / 100 == share else _plain(share)
+
+
+def read_ratio(value: object, *, least: float = 0.0, most: float = RATIO_MAX) -> float:
+    """Read a ratio over 0, from `least` to `most`: `1.5x` or `1.5`."""
+    want = ratio_wanted(least, most)
+    text = scalar_text(value, want)
+    if not re.fullmatch(RATIO_PATTERN, text):
+        raise Unreadable(want)
+    ratio = float(_split(text)[0])
+    if ratio == 0 or not least <= ratio <= most:
+        raise Unreadable(want)
+    return ratio
+
+
+def ratio_wanted(least: float, most: float = RATIO_MAX) -> str:
+    """Say what a ratio may be."""
+    if most == RATIO_MAX:
+        return f"a ratio of {write_ratio(least)} or more, such as 1.5x" if least else "a ratio such as 1.5x"
+    return f"a ratio over 0x and at most {write_ratio(most)}, such as 0.7x"
+
+
+def write_ratio(ratio: float) -> str:
+    """Write a ratio exactly: 1.5 is `1.5x`, 2.0 is `2x`."""
+    return f"{_plain(ratio).removesuffix('.0')}x"
 
 
 def read_whole(value: object, *, least: int, most: int = WHOLE_MAX) -> int:

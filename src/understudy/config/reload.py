@@ -8,7 +8,7 @@ that reloads never overlap; a file of 50 backends takes 4 ms. Never touches a co
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,8 +47,8 @@ class Reloader:
     """Holds what runs and what the file said last.
 
     `path` is None for a start with URLs alone. `running` are the settings the daemon started with. `offer` gets settings that
-    are to be in force from now on, with everything that needs a restart as it runs; `on_event` gets an event's name
-    (telemetry.logs) and its fields. Both are called on the loop and must not block.
+    are to be in force from now on, with everything that needs a restart as it runs, and returns why they cannot be, if so;
+    `on_event` gets an event's name (telemetry.logs) and its fields. Both are called on the loop and must not block.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Reloader:
         path: Path | None,
         env: Mapping[str, str],
         running: Settings,
-        offer: Callable[[Settings], None],
+        offer: Callable[[Settings], Mistake | None],
         on_event: Callable[[str, dict[str, object]], None],
         *,
         overrides: Overrides = NO_OVERRIDES,
@@ -136,7 +136,9 @@ class Reloader:
         kept, needs_restart = keep_until_restart(settings, self._running)
         changed = written_changes(self._running, kept)
         if changed:
-            self._offer(kept)
+            mistake = self._offer(kept)
+            if mistake is not None:
+                return self._refuse(trigger, (replace(mistake, file=str(self._path)),))
             self._running = kept
         self.last = ReloadResult(ok=True, changed=changed, needs_restart=needs_restart)
         self._on_event("config.reloaded", {"trigger": trigger, "changed": list(changed), "needs_restart": list(needs_restart)})

@@ -8,11 +8,14 @@ time; what concerns several keys at once is in config.validation.
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from understudy.config.addresses import ListenAddress
+from understudy.config.schema_rollout import GuardSettings, PromptSettings, RolloutSettings
+from understudy.config.section import Section
 from understudy.config.values import (
     CipherKey,
+    Defaults,
     Digest,
     Duration,
     Listen,
@@ -28,6 +31,7 @@ from understudy.config.values import (
     SizeFromZero,
     Store,
     Switch,
+    SystemText,
     Url,
     Weight,
     WholeFromOne,
@@ -36,7 +40,7 @@ from understudy.config.values import (
     as_list,
     nothing_is_empty,
 )
-from understudy.core.color import Color
+from understudy.core.color import Color, SystemPlace
 from understudy.core.snapshot import (
     Balance,
     CacheRules,
@@ -51,8 +55,8 @@ from understudy.core.snapshot import (
     Timeouts,
 )
 
-# `trusted` holds digests; a short key could be guessed from one.
-SECRET_KEYS: Final = frozenset({"api_key", "key", "token", "trusted"})
+# `trusted` holds digests; a short key could be guessed from one. `system` is a prompt, and no prompt is ever shown.
+SECRET_KEYS: Final = frozenset({"api_key", "cookie_key", "key", "system", "token", "trusted"})
 
 _HEALTH, _TIMEOUTS, _FAILOVER, _LIMITS = HealthRules(), Timeouts(), FailoverRules(), Limits()
 _SESSIONS, _CACHE = SessionRules(), CacheRules()
@@ -80,12 +84,6 @@ class SessionFormat(StrEnum):
 
     JSON = "json"
     MSGPACK = "msgpack"
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, unknown keys refused, values kept out of pydantic's own messages."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class AdminSettings(Section):
@@ -149,9 +147,7 @@ class BackendSettings(Section):
     url: Url = Field(description="Where the backend listens.", examples=["http://192.168.1.100:11434"])
     engine: EngineKind = Field(default=EngineKind.AUTO, description="The software it runs; auto lets the probe find out.")
     role: Role = Field(default=Role.PRIMARY, description="A backup is used when no primary can be.")
-    color: Color = Field(
-        default=Color.NONE, description="A kept conversation stays on the color it began with; none serves both."
-    )
+    color: Color = Field(default=Color.NONE, description="The color that it belongs to (see rollout); none serves both.")
     weight: Weight = Field(default=1, description="Share among equals, 1 to 1000.")
     in_flight_max: WholeFromZero = Field(default=0, description="Exchanges at this backend at once; 0: no limit.")
     models: Annotated[dict[ModelName, ModelName], nothing_is_empty(dict)] = Field(
@@ -166,6 +162,16 @@ class BackendSettings(Section):
     timeouts: Annotated[AttemptTimeoutSettings, nothing_is_empty(dict)] = Field(
         default_factory=AttemptTimeoutSettings,
         description="connect, first_token and stall of timeouts, for this backend alone.",
+    )
+    system: SystemText = Field(
+        default="", repr=False, description="A system prompt for this backend; it stands in place of its color's."
+    )
+    system_place: SystemPlace = Field(
+        default=SystemPlace.BEFORE, description="Where it goes: before the client's own, in one message, or instead of it."
+    )
+    defaults: Defaults = Field(
+        default_factory=dict,
+        description="Settings such as temperature, filled in where a request says nothing of them; they go before its color's.",
     )
 
 
@@ -257,7 +263,8 @@ class AccessSettings(Section):
     trusted: tuple[Digest, ...] = Field(
         default=(),
         repr=False,
-        description="Keys whose holders may set X-Understudy-Priority, each as sha256:HEX.",
+        description="Keys whose holders may set X-Understudy-Priority and X-Understudy-Color, each as sha256:HEX; while it is "
+        "empty, every client's X-Understudy-Color counts.",
         examples=["[sha256:...]"],
     )
 
@@ -269,6 +276,7 @@ class LogSettings(Section):
         default=LogFormat.AUTO, description="json, console, or auto: console on a terminal, JSON elsewhere."
     )
     level: LogLevel = Field(default=LogLevel.INFO, description="The least important level that is written.")
+    slow: Duration = Field(default=0.0, description="Exchanges that take longer are said at warning level; 0s: none.")
 
 
 class LimitSettings(Section):
@@ -322,6 +330,7 @@ class Settings(Section):
     balance: Balance = Field(default=Balance.ORDERED, description="How one of several usable backends of a role is chosen.")
     sessions: Annotated[SessionSettings, nothing_is_empty(dict)] = Field(default_factory=SessionSettings)
     cache: Annotated[CacheSettings, nothing_is_empty(dict)] = Field(default_factory=CacheSettings)
+    rollout: Annotated[RolloutSettings, nothing_is_empty(dict)] = Field(default_factory=RolloutSettings)
     access: Annotated[AccessSettings, nothing_is_empty(dict)] = Field(default_factory=AccessSettings)
     log: Annotated[LogSettings, nothing_is_empty(dict)] = Field(default_factory=LogSettings)
     limits: Annotated[LimitSettings, nothing_is_empty(dict)] = Field(default_factory=LimitSettings)
@@ -338,7 +347,8 @@ def json_schema() -> dict[str, Any]:
         properties = schema["$defs"][section.__name__]["properties"] if path else schema["properties"]
         for key, field in section.model_fields.items():
             if "$ref" not in properties[key] or "default" in properties[key]:
-                properties[key].update({} if field.is_required() or key in {"backends", "models"} else {"default": values[key]})
+                is_bare = field.is_required() or key in {"backends", "models", "defaults"}
+                properties[key].update({} if is_bare else {"default": values[key]})
     # A list of addresses may also be one address.
     listen = schema["properties"]["listen"]
     several = {key: listen.pop(key) for key in ("type", "items", "minItems")}
@@ -360,6 +370,10 @@ def sections() -> dict[tuple[str, ...], type[Section]]:
         ("failover",): FailoverSettings,
         ("sessions",): SessionSettings,
         ("cache",): CacheSettings,
+        ("rollout",): RolloutSettings,
+        ("rollout", "guard"): GuardSettings,
+        ("rollout", "blue"): PromptSettings,
+        ("rollout", "green"): PromptSettings,
         ("access",): AccessSettings,
         ("log",): LogSettings,
         ("limits",): LimitSettings,

@@ -12,9 +12,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from understudy.config.addresses import ListenAddress, read_listen
+from understudy.config.colors import color_clashes
 from understudy.config.document import Kind, Node, shown
+from understudy.config.json_values import read_plain
 from understudy.config.quantities import Unreadable
-from understudy.config.schema import SECRET_KEYS, Section, Settings, sections
+from understudy.config.schema import SECRET_KEYS, Settings, sections
+from understudy.config.section import Section
 from understudy.config.substitution import fill
 from understudy.errors import Mistake
 
@@ -23,6 +26,9 @@ Clash = tuple[Location, ListenAddress, str, str]
 
 # Nobody reads further, and the log line and the admin port's answer carry them all.
 MISTAKES_MAX: Final = 100
+
+# What stands here goes into requests as JSON, so that numbers and text are told apart as they are written.
+_JSON_SECTIONS: Final = frozenset(path for path, section in sections().items() if "defaults" in section.model_fields)
 
 _KINDS_WANTED: Final = {
     "model_type": Kind.MAPPING,
@@ -39,11 +45,13 @@ def validate(root: Node, env: Mapping[str, str], file: str, mistakes: list[Mista
     data = reading.data(root, ())
     reading.note_clashes(data)
     try:
-        return Settings.model_validate(data)
+        settings = Settings.model_validate(data)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False)[:MISTAKES_MAX]:
             reading.note_complaint(detail)
         return None
+    reading.note_color_clashes(settings)
+    return settings
 
 
 def written_path(location: Location) -> str:
@@ -97,11 +105,12 @@ class _Reading:
         if node.kind is Kind.NOTHING:
             return None
         try:
-            return fill(node.text, self._env)
+            text = fill(node.text, self._env)
+            return read_plain(text) if node.is_plain and _is_json(location) else text
         except Unreadable as error:
             if not node.is_broken:
                 node.is_broken = True
-                self._note((node.line, node.column), location, error.found, error.want)
+                self._note((node.line, node.column), location, error.found or shown(node.text), error.want)
             return node.text
 
     def note_clashes(self, data: dict[str, Any]) -> None:
@@ -121,6 +130,14 @@ class _Reading:
             written = shown(node.text) if node.kind is Kind.TEXT else str(clashing)
             self._note((node.line, node.column), location, f"{written}, {fault}", want)
 
+    def note_color_clashes(self, settings: Settings) -> None:
+        """Note what would go to a color that no backend has."""
+        for clash in color_clashes(settings):
+            node = self._find(clash.location)
+            is_written = node.kind in {Kind.TEXT, Kind.LIST}
+            written = clash.written if not is_written else shown(node.text) if node.kind is Kind.TEXT else node.kind.value
+            self._note((node.line, node.column), clash.location, f"{written}, {clash.fault}", clash.want)
+
     def _note_repeated_names(self, backends: Any) -> None:
         first: dict[str, int] = {}
         for index, backend in enumerate(backends if isinstance(backends, list) else ()):
@@ -138,6 +155,9 @@ class _Reading:
         """Turn one of pydantic's complaints into a mistake, unless its node has one already."""
         # pydantic marks a complaint about a mapping's key rather than its value with a last step "[key]".
         location = tuple(step for step in detail["loc"] if step != "[key]")
+        # One value that stands for a list of one has no position in the file.
+        if location and isinstance(location[-1], int) and self._find(location[:-1]).kind is not Kind.LIST:
+            location = location[:-1]
         node = self._find(location)
         # pydantic also calls a list too short when every item of it was refused.
         if node.is_broken or (detail["type"] == "too_short" and (node.items or node.kind is not Kind.LIST)):
@@ -204,6 +224,12 @@ class _Reading:
 
     def _note(self, place: tuple[int, int], location: Location, found: str, want: str) -> None:
         self._mistakes.append(Mistake(written_path(location), found, want, self._file, *place))
+
+
+def _is_json(location: Location) -> bool:
+    """Whether `location` lies below a `defaults`, which is no section but takes any JSON."""
+    names = [step for step in location if isinstance(step, str)]
+    return "defaults" in names and tuple(names[: names.index("defaults")]) in _JSON_SECTIONS
 
 
 def _readable(value: object) -> ListenAddress | None:

@@ -8,9 +8,10 @@ import base64
 import re
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 from understudy.config.addresses import (
     LISTEN_PATTERN,
@@ -20,25 +21,32 @@ from understudy.config.addresses import (
     read_url,
     write_url,
 )
+from understudy.config.json_values import write_json
 from understudy.config.quantities import (
     DURATION_PATTERN,
+    RATIO_MAX,
+    RATIO_PATTERN,
     SHARE_PATTERN,
     SIZE_PATTERN,
     WHOLE_MAX,
     Unreadable,
     read_duration,
     read_positive_duration,
+    read_ratio,
     read_share,
     read_size,
     read_switch,
     read_whole,
     scalar_text,
     write_duration,
+    write_ratio,
     write_share,
     write_size,
 )
 from understudy.config.store_address import STORE_PATTERN, StoreAddress, read_store, write_store
+from understudy.core.color import Color
 from understudy.core.snapshot import Address, ResumeRule
+from understudy.dialects.prompting import DEFAULTS_REFUSED
 
 NAME_PATTERN: Final = r"[a-z0-9][a-z0-9_-]*"
 NAME_LENGTH_MAX: Final = 63
@@ -53,6 +61,20 @@ PREFIX_WANTED: Final = "1 to 64 characters of A-Z, a-z, 0-9, _ . : / and -"
 CIPHER_KEY_WANTED: Final = (
     "a key of 32 bytes, as `openssl rand -hex 32` prints it: 64 hexadecimal digits, or 44 characters of base64"
 )
+
+ACTIVE_WANTED: Final = "one of blue, green"
+COOKIE_KEY_LENGTH_MIN: Final = 16
+COOKIE_KEY_WANTED: Final = (
+    f"a key of at least {COOKIE_KEY_LENGTH_MIN} printable ASCII characters without spaces, as `openssl rand -hex 32` prints it"
+)
+SYSTEM_BYTES_MAX: Final = 64 * 1024
+SYSTEM_WANTED: Final = f"text of at most {SYSTEM_BYTES_MAX // 1024}KiB"
+STEPS_MAX: Final = 100
+STEPS_WANTED: Final = "a share such as 5%, or a list of growing shares such as [5%, 25%, 100%]"
+DEFAULTS_MAX: Final = 50
+DEFAULT_KEY_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
+DEFAULT_KEY_WANTED: Final = "a setting of a request, such as temperature"
+OFF: Final = "off"
 
 _FILLED: Final = {"type": "string", "pattern": r"\$\{"}
 
@@ -132,6 +154,99 @@ def _read_prefix(value: object) -> str:
     return text
 
 
+def _read_active(value: object) -> Color:
+    text = scalar_text(value, ACTIVE_WANTED)
+    if text not in {Color.BLUE, Color.GREEN}:
+        raise Unreadable(ACTIVE_WANTED)
+    return Color(text)
+
+
+def _read_cookie_key(value: object) -> str:
+    text = _read_secret(value)
+    if text and len(text) < COOKIE_KEY_LENGTH_MIN:
+        raise Unreadable(COOKIE_KEY_WANTED, f"one of {len(text)} characters")
+    return text
+
+
+def _read_system(value: object) -> str:
+    """Return the prompt without the line ends that a block of YAML leaves at its end; blank is none."""
+    text = scalar_text(value, SYSTEM_WANTED).rstrip("\r\n")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise Unreadable(SYSTEM_WANTED, "half of a character (a surrogate)") from None
+    if size > SYSTEM_BYTES_MAX:
+        raise Unreadable(SYSTEM_WANTED, f"text of {size} bytes")
+    return text if text.strip() else ""
+
+
+def _read_default_key(value: object) -> str:
+    text = scalar_text(value, DEFAULT_KEY_WANTED)
+    if text in DEFAULTS_REFUSED:
+        want = f"{DEFAULT_KEY_WANTED}; a prompt stands in system, beside defaults, and a model's name in models"
+        raise Unreadable(want, f"{text}, which cannot be a default")
+    if not re.fullmatch(DEFAULT_KEY_PATTERN, text):
+        raise Unreadable(DEFAULT_KEY_WANTED, "a key that no request has")
+    return text
+
+
+def _read_defaults(defaults: dict[str, str]) -> dict[str, str]:
+    if len(defaults) > DEFAULTS_MAX:
+        raise Unreadable(f"at most {DEFAULTS_MAX}", f"{len(defaults)} defaults")
+    return defaults
+
+
+def _read_steps(steps: tuple[float, ...]) -> tuple[float, ...]:
+    """Return a canary's shares, each larger than the one before; 0% alone is none."""
+    if steps == (0.0,):
+        return ()
+    if not steps or len(steps) > STEPS_MAX:
+        raise Unreadable(STEPS_WANTED, f"a list of {len(steps)} shares")
+    for position, (before, share) in enumerate(pairwise((0.0, *steps)), start=1):
+        if share <= before:
+            fault = "not more than 0%" if position == 1 else "not larger than the one before"
+            raise Unreadable(STEPS_WANTED, f"a list whose share {position} is {fault}")
+    return steps
+
+
+def _write_steps(steps: tuple[float, ...]) -> list[str] | str:
+    written = [write_share(share) for share in steps] or [write_share(0.0)]
+    return written if len(written) > 1 else written[0]
+
+
+def _or_off(read: Callable[[object], float]) -> PlainValidator:
+    """Read a bound, or `off` (to some readers of YAML: false) for none."""
+
+    def read_or_off(value: object) -> float | None:
+        if value is False or (isinstance(value, str) and value.lower() in {OFF, "no", "false"}):
+            return None
+        try:
+            return read(value)
+        except Unreadable as error:
+            raise Unreadable(f"{error.want}, or {OFF}", error.found) from None
+
+    return PlainValidator(read_or_off)
+
+
+def _write_or_off(write: Callable[[float], str]) -> PlainSerializer:
+    return PlainSerializer(lambda bound: OFF if bound is None else write(bound), return_type=str)
+
+
+def _bound_schema(pattern: str, *, least: float = 0.0, most: float) -> WithJsonSchema:
+    number = {"type": "number", "minimum": least, "maximum": most}
+    text = {"type": "string", "pattern": f"^({pattern})$"}
+    return WithJsonSchema({"anyOf": [number, text, {"enum": [OFF, False]}, dict(_FILLED)]})
+
+
+def _as_shares(value: object) -> object:
+    """Take one share where a list of them may stand as a list of one."""
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, str | int | float):
+        return [value]
+    raise Unreadable(STEPS_WANTED)
+
+
 def as_list(value: object) -> object:
     """Take one address where a list of them may stand as a list of one."""
     return [value] if isinstance(value, str | ListenAddress) else value
@@ -199,3 +314,45 @@ Store = Annotated[
     _text_schema(STORE_PATTERN),
 ]
 Prefix = Annotated[str, PlainValidator(_read_prefix), _text_schema(PREFIX_PATTERN)]
+
+ActiveColor = Annotated[
+    Color,
+    PlainValidator(_read_active),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"anyOf": [{"enum": [Color.BLUE.value, Color.GREEN.value]}, dict(_FILLED)]}),
+]
+ShareOrOff = Annotated[float | None, _or_off(read_share), _write_or_off(write_share), _bound_schema(SHARE_PATTERN, most=1.0)]
+AtLeastAsMuch = Annotated[
+    float | None,
+    _or_off(partial(read_ratio, least=1.0)),
+    _write_or_off(write_ratio),
+    _bound_schema(RATIO_PATTERN, least=1.0, most=RATIO_MAX),
+]
+AtMostAsMuch = Annotated[
+    float | None, _or_off(partial(read_ratio, most=1.0)), _write_or_off(write_ratio), _bound_schema(RATIO_PATTERN, most=1.0)
+]
+_SHARE_SCHEMA: Final = {
+    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^({SHARE_PATTERN})$"}, dict(_FILLED)]
+}
+Steps = Annotated[
+    tuple[Share, ...],
+    BeforeValidator(_as_shares),
+    AfterValidator(_read_steps),
+    PlainSerializer(_write_steps, return_type=list[str] | str),
+    WithJsonSchema({"anyOf": [_SHARE_SCHEMA, {"type": "array", "items": _SHARE_SCHEMA, "minItems": 1, "maxItems": STEPS_MAX}]}),
+]
+CookieKey = Annotated[str, PlainValidator(_read_cookie_key), WithJsonSchema({"type": "string", "writeOnly": True})]
+SystemText = Annotated[str, PlainValidator(_read_system), WithJsonSchema({"type": ["string", "number"]})]
+# Each value as JSON text; a reader that gets the text back would take it for text.
+Defaults = Annotated[
+    dict[Annotated[str, PlainValidator(_read_default_key)], Annotated[str, PlainValidator(write_json)]],
+    nothing_is_empty(dict),
+    AfterValidator(_read_defaults),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": DEFAULTS_MAX,
+            "propertyNames": {"pattern": f"^({DEFAULT_KEY_PATTERN})$", "not": {"enum": sorted(DEFAULTS_REFUSED)}},
+        }
+    ),
+]

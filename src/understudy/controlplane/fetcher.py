@@ -175,11 +175,12 @@ def _reason(exc: BaseException, *, has_head: bool) -> str:
     chain = tuple(_chain(exc))
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain):
         return "has a certificate that is not trusted"
-    return MEANING[_kind(exc, chain, has_head=has_head)].words
+    return MEANING[failure_of(exc, has_head=has_head)].words
 
 
-def _kind(exc: BaseException, chain: tuple[BaseException, ...], *, has_head: bool) -> FailureKind:
-    """Tell by the errors behind `exc`, never by its text, why there was no answer."""
+def failure_of(exc: BaseException, *, has_head: bool) -> FailureKind:
+    """Tell by the errors behind `exc`, never by its text, why there was no answer; `has_head`: its head had come."""
+    chain = tuple(_chain(exc))
     if not has_head and any(isinstance(one, (aiohttp.ServerDisconnectedError, ConnectionResetError)) for one in chain):
         return FailureKind.LOST_BEFORE_HEAD
     for cause, kind in _CAUSES:

@@ -1,14 +1,15 @@
-"""Make every next routing snapshot: the plan, with each backend's condition and duty, swapped whole.
+"""Make every next routing snapshot: the plan, the rollout, and each backend's condition and duty, swapped whole.
 
 The only writer of `Published.current`. Told of probes by controlplane.prober, of traffic by dataplane, of duties by admin, of
-plans by config.reload, all through daemon and on one loop. Keeps the evidence towards each condition; core.health decides.
-Never contacts a backend and never ejects one (core.tally).
+plans by config.reload, of blue and green by controlplane.rollout_driver, all through daemon and on one loop. Keeps the evidence
+towards each condition; core.health decides. Never contacts a backend and never ejects one (core.tally).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from understudy.core.health import Health, Seen, Turn, observe, ripen, turned
+from understudy.core.rollout import Rollout
 from understudy.core.snapshot import (
     Backend,
     BackendState,
@@ -79,8 +80,10 @@ class Publisher:
         known = self._known.get(name)
         return known.health if known else Health()
 
-    def set_plan(self, plan: RoutingPlan) -> tuple[str, ...]:
-        """Take another plan. Returns the names of the backends that begin anew: added, or another address or engine.
+    def set_plan(self, plan: RoutingPlan, rollout: Rollout | None = None) -> tuple[str, ...]:
+        """Take another plan, and the rollout that goes with it, in one swap; None leaves the rollout as it is.
+
+        Returns the names of the backends that begin anew: added, or another address or engine.
 
         What is known of a backend survives as long as its name, address and engine do; its duty survives with the name, because
         only an operator lifts it. Call `Tally.renew` for each of the names returned.
@@ -99,8 +102,13 @@ class Publisher:
             state = BackendState(duty=duty, since_at_s=now_s, reason=_reason_unprobed(duty))
             after[backend.name] = _Known(backend, state, Health(since_at_s=now_s, reason=state.reason))
         self._known = after
-        self._publish(plan)
+        self._publish(plan, rollout)
         return tuple(anew)
+
+    def set_rollout(self, rollout: Rollout) -> None:
+        """Take what is in force of blue and green; publishes nothing where that is so already."""
+        if rollout != self.snapshot.rollout:
+            self._publish(self.snapshot.plan, rollout)
 
     def on_finding(self, name: str, finding: Finding) -> None:
         """Take what a probe found. Ignored for a backend that is gone or in maintenance: the probe was under way before."""
@@ -198,10 +206,11 @@ class Publisher:
         }
         self._on_event("backend.went_up" if is_serving else "backend.went_down", fields)
 
-    def _publish(self, plan: RoutingPlan) -> None:
+    def _publish(self, plan: RoutingPlan, rollout: Rollout | None = None) -> None:
         ordered = [self._known[backend.name] for backend in plan.backends]
         targets = tuple(Target(known.backend, known.state) for known in ordered)
-        snapshot = RoutingSnapshot(self._published.current.generation + 1, plan, targets)
+        current = self._published.current
+        snapshot = RoutingSnapshot(current.generation + 1, plan, targets, current.rollout if rollout is None else rollout)
         self._published.current = snapshot
         self._on_change(snapshot)
 

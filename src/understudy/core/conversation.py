@@ -21,9 +21,9 @@ TEXT_GAP = "\n\n"
 class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One session as it is kept. `revision` grows by one with every change, 0: never kept.
 
-    `system` is said before all else and never falls off; `messages` in order. `model` is the client's name for it, `backend` and
-    `color` are those of the last answer. Tokens are the last answer's usage, 0 where the engine told none; `fallen` counts the
-    messages that have fallen off. Times are the wall clock's.
+    `system` is said before all else and never falls off; `messages` in order. `model` is the client's name for it, `backend` that
+    of the last answer, `color` the one it is on since `colored_at_unix_s` (0.0: since it began). Tokens are the last answer's
+    usage, 0 where the engine told none; `fallen` counts the messages that have fallen off. Times are the wall clock's.
     """
 
     revision: int = 0
@@ -32,6 +32,7 @@ class Conversation(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str = ""
     backend: str = ""
     color: str = ""
+    colored_at_unix_s: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     fallen: int = 0

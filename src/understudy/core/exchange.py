@@ -4,8 +4,11 @@ Called by dataplane.relayed with what happened and when; answers with one comman
 is handed and never opens, sends or sleeps. It does not choose among backends (core.balancer) and knows no bytes.
 """
 
+from msgspec.structs import replace
+
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice, NoChoice, pick
+from understudy.core.color import Color
 from understudy.core.commands import Abort, Attempt, Command, Resume, Wait
 from understudy.core.resume import Resumption
 from understudy.core.retry import AGAIN_INTERVAL_S, FREE, UNHURT, UNREACHED, RetryBudget
@@ -151,7 +154,7 @@ class Exchange:
             return None
         tried = (*self._still_tried(snapshot), self._choice.target.backend.name)
         choice = pick(snapshot, tally, self.ask, tried=tried, now_s=now_s)
-        if isinstance(choice, NoChoice) or not self._budget.try_spend(now_s):
+        if isinstance(choice, NoChoice) or _is_of_other(choice, self.ask.color) or not self._budget.try_spend(now_s):
             return None
         self.attempts += 1
         return Attempt(choice, is_fresh=False)
@@ -224,9 +227,12 @@ class Exchange:
     def _without_choice(self, none: NoChoice, snapshot: RoutingSnapshot, tally: Tally, now_s: float) -> Command:
         if none.kind in (FailureKind.MODEL_UNKNOWN, FailureKind.DIALECT_UNSPOKEN):
             return self._abort(none.kind)
-        if any(failure.kind not in FREE | BREAKING for failure in self.failures):
-            return self._abort(self.failures[-1].kind)
-        if self.failures and all(failure.kind in PASSED_ON for failure in self.failures):
+        if self.ask.color and (self.failures or now_s >= self._until_s(none.kind, snapshot, now_s)):
+            # Another voice rather than none.
+            self.ask = replace(self.ask, color="")
+            return self._next(snapshot, tally, now_s)
+        kinds = {failure.kind for failure in self.failures}
+        if kinds and (kinds - FREE - BREAKING or kinds <= PASSED_ON):
             return self._abort(self.failures[-1].kind)
         if now_s >= self._until_s(none.kind, snapshot, now_s):
             return self._last_resort(none, snapshot, tally, now_s)
@@ -282,6 +288,11 @@ class Exchange:
             return Abort(kind, 429 if last.status == 429 else 503, retry_after_s)
         status = MEANING[kind].status
         return Abort(kind, status, RETRY_AFTER_S if status == 503 else 0.0, is_passed_on=kind in PASSED_ON and last.kind is kind)
+
+
+def _is_of_other(choice: Choice, color: str) -> bool:
+    """Whether the backend belongs to the other color only."""
+    return bool(color) and choice.target.backend.color not in (color, Color.NONE)
 
 
 def _is_still_in_service(choice: Choice, snapshot: RoutingSnapshot) -> bool:

@@ -27,7 +27,12 @@ def priority_of(word: bytes, key: bytes, trusted: Collection[str]) -> int:
     wished = _WORDS.get(word, NORMAL)
     if wished == NORMAL or not key:
         return NORMAL
+    return wished if is_trusted(key, trusted) else NORMAL
+
+
+def is_trusted(key: bytes, trusted: Collection[str]) -> bool:
+    """Whether the operator trusts the holder of `key`; arguments as above."""
     digest = sha256(key).hexdigest()
     # All of them, each in constant time: how long it takes tells nothing of which key is near.
     known = [compare_digest(digest, one) for one in trusted]
-    return wished if any(known) else NORMAL
+    return bool(key) and any(known)

@@ -30,7 +30,9 @@ class ExchangeRecord:
     answer after a break, in order; `not_resumed` is why a broken one was not continued; `prefilled_tokens` is what continuing
     cost: tokens of prompt and answer that a further backend had to read, as far as it told. `merging` is what became of a
     session's messages (core.conversation.Merging), "" without a stored session; `session_loss` why its turn is not kept, "" when
-    it is. `cached` is what X-Understudy-Cache says ("hit", "stale"), "" for an answer that a backend gave.
+    it is. `cached` is what X-Understudy-Cache says ("hit", "stale"), "" for an answer that a backend gave. `color` is that of the
+    backend which answered, or the one that the exchange was meant for; "" without colors. `is_slow`: it took longer than the file
+    (log.slow) has it told at info.
     """
 
     sent_bytes = 0
@@ -48,6 +50,8 @@ class ExchangeRecord:
     merging = ""
     session_loss = ""
     cached = ""
+    color = ""
+    is_slow = False
 
     def __init__(self, ask: Ask, request_id: str, method: str, path: str, received_bytes: int) -> None:
         self.ask = ask

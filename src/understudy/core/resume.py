@@ -4,6 +4,8 @@ Owned by core.exchange, which hands on what happens from the break until the ans
 continued at all is dataplane.resuming's question to core.transcript and engines; a backend that cannot is told here as a failure.
 """
 
+from msgspec.structs import replace
+
 from understudy.core.ask import Ask
 from understudy.core.balancer import Choice, NoChoice, pick
 from understudy.core.commands import Abort, Command, Resume, Wait
@@ -84,6 +86,10 @@ class Resumption:
         tried = set(self._tried) | self._refused
         choice = pick(snapshot, tally, self._ask, tried=tried | self._broke, now_s=now_s)
         if isinstance(choice, NoChoice):
+            choice = pick(snapshot, tally, self._ask, tried=tried, now_s=now_s)
+        if isinstance(choice, NoChoice) and self._ask.color:
+            # The client waits in mid-sentence: another voice at once.
+            self._ask = replace(self._ask, color="")
             choice = pick(snapshot, tally, self._ask, tried=tried, now_s=now_s)
         if isinstance(choice, Choice):
             return self._resume(choice)

@@ -109,9 +109,11 @@ def switched(rollout: Rollout, to: Color, word: Word, now_unix_s: float, reason:
 
 
 def with_canary(rollout: Rollout, shares: tuple[float, ...], word: Word, now_unix_s: float, reason: str = "") -> Rollout:
-    """Return the state with a canary of these steps at its first one; () ends it."""
+    """Return the state with a canary of these steps at its first one; () ends it. Unchanged where there is none to end."""
     if not any(shares):
         shares = ()
+    if not shares and not rollout.shares:
+        return rollout
     return replace(
         rollout,
         shares=shares,
@@ -140,8 +142,9 @@ def rolled_back(
 
     With `takes_sessions` the conversations that began on the color that is left begin anew on the other.
     """
-    left = rollout.inactive if rollout.share else rollout.active
-    if rollout.share:
+    # A canary may begin with a step of 0 %.
+    left = rollout.inactive if rollout.shares else rollout.active
+    if rollout.shares:
         after = with_canary(rollout, (), word, now_unix_s, reason)
     elif rollout.previous is rollout.active.other:
         after = replace(switched(rollout, rollout.previous, word, now_unix_s, reason), previous=Color.NONE)
@@ -155,6 +158,16 @@ def recalled(rollout: Rollout, color: Color, now_unix_s: float) -> Rollout:
     if color is Color.GREEN:
         return replace(rollout, green_recalled_unix_s=now_unix_s)
     return replace(rollout, blue_recalled_unix_s=now_unix_s)
+
+
+def anchored(rollout: Rollout, now_unix_s: float) -> Rollout:
+    """Return the state with a canary step that does not begin in the future: where the clock was set back it begins now.
+
+    So that a step waits for `every_s` once more at most, however far the clock went.
+    """
+    if rollout.shares and rollout.step_at_unix_s > now_unix_s:
+        return replace(rollout, step_at_unix_s=now_unix_s)
+    return rollout
 
 
 def step_due_at_unix_s(rollout: Rollout, rules: RolloutRules) -> float:

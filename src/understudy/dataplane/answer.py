@@ -206,6 +206,7 @@ class Answer:
                 self._fail(FailureKind.ERROR_EVENT)
                 return
             if mark is Mark.CONTENT or mark is Mark.FINISH:
+                self.attempt.is_wordless = mark is Mark.FINISH
                 break
         else:
             if self._bytes <= HELD_BYTES_MAX:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from understudy.core.balancer import Choice
+from understudy.core.color import Color
 from understudy.core.pace import is_loaded
 from understudy.core.record import AttemptRecord
 from understudy.core.snapshot import EngineKind
@@ -17,6 +18,8 @@ from understudy.errors import FailureKind
 
 if TYPE_CHECKING:
     from understudy.dataplane.relayed import RelayedExchange
+
+_NO_COLOR = Color.NONE
 
 
 class Answering(Protocol):
@@ -32,12 +35,14 @@ class Answering(Protocol):
 class RunningAttempt:
     """An attempt while it lasts. `sent_at_s` is when its request began to be sent, `content_at_s` when its first content came.
 
-    `name` is the backend's. `is_streamed`: its answer came as a stream of events. `takes_ids`: these carry token ids that the
-    client has not asked for. `is_assembled`: the answer is put together whole. `is_resume`: it continues one. `is_fresh`: it goes
-    over new connections only.
+    `name` is the backend's, `color` the one that it answers in. `is_streamed`: its answer came as a stream of events,
+    `is_wordless`: which ended before it had said anything.
+    `takes_ids`: these carry token ids that the client has not asked for. `is_assembled`: the answer is put together whole.
+    `is_resume`: it continues one. `is_fresh`: it goes over new connections only.
     """
 
     is_streamed = False
+    is_wordless = False
     takes_ids = False
     is_assembled = False
     is_resume = False
@@ -50,6 +55,9 @@ class RunningAttempt:
     def __init__(self, exchange: "RelayedExchange", choice: Choice, record: AttemptRecord, now_s: float) -> None:
         self.choice = choice
         self.name = record.backend
+        color = choice.target.backend.color
+        # A backend of no color answers in the one that the exchange has.
+        self.color = exchange.record.color = exchange.ask.color if color is _NO_COLOR else str(color)
         self.record = record
         self.sent_at_s = now_s
         self.exchange = exchange
@@ -68,6 +76,15 @@ class RunningAttempt:
     def is_connecting(self) -> bool:
         """Whether there is no connection yet."""
         return self._connecting is not None
+
+    def begin_answer(self, now_s: float, status: int) -> None:
+        """This attempt gives the answer, whose first content has come."""
+        exchange, record = self.exchange, self.exchange.record
+        self.content_at_s = now_s
+        record.backend, record.color = self.name, self.color
+        shadowing = exchange.relay.shadowing
+        if shadowing is not None and status < 300 and not self.is_assembled:
+            shadowing.begin(exchange)
 
     def connect(self, on_connection: Callable[["RunningAttempt", UpstreamConnection], None], *, is_fresh: bool) -> None:
         """Take an idle connection or open one, and hand it over; a failure to is the attempt's."""
@@ -96,7 +113,10 @@ class RunningAttempt:
 
     def close_record(self, kind: FailureKind | None, now_s: float, status: int = 0) -> None:
         """Note that the attempt is over, and how; `kind` None: it did what was asked of it."""
-        self.exchange.relay.tally.end(self.name, is_trial=self.choice.is_trial)
+        relay = self.exchange.relay
+        relay.tally.end(self.name, is_trial=self.choice.is_trial)
+        if relay.witness is not None:
+            relay.witness.on_attempt(self, kind, now_s)
         # An attempt and its answer know each other.
         self.answer = None
         record = self.record

@@ -154,7 +154,8 @@ def send_known(exchange: "RelayedExchange", answers: AnswerCache) -> bool:
     wishes = b",".join(line for name, line in head.fields if name == b"cache-control").lower()
     if b"no-store" in wishes or not is_repeatable(exchange.ask.path, exchange.body):
         return False
-    digest = digest_of(head.method, head.target, *_told_apart(head), exchange.body)
+    # Blue and green may be two voices of one model.
+    digest = digest_of(head.method, head.target, exchange.ask.color.encode(), *_told_apart(head), exchange.body)
     wants_fresh = b"no-cache" in wishes
     if answers.rules.when is CacheWhen.ALWAYS and not wants_fresh:
         now_s = exchange.now_s()

@@ -72,13 +72,15 @@ def _write_assembled(exchange: "RelayedExchange") -> bool:
     events = resumer.received.all()
     if resumer.takes_ids:
         events = strip_ids(events)
-    assembled = assemble(resumer.engine, exchange.ask.path, exchange.body, events)
+    assembled = assemble(resumer.engine, exchange.ask.path, resumer.asked(), events)
     if assembled is None:
         return False
     body, content_type = assembled
     head = ResponseHead()
     head.status = 200
     exchange.commit_assembled()
+    if exchange.relay.shadowing is not None:
+        exchange.relay.shadowing.begin(exchange)
     exchange.outlet.open(exchange, head, kind=None, whole=body, lines=b"Content-Type: %b\r\n" % content_type)
     return True
 

@@ -75,5 +75,4 @@ def tell_in_stream(exchange: "RelayedExchange", status: int, body: bytes) -> Non
     if dialect is not None and outlet.kind is not None:
         outlet.write_last(dialect.error_event(exchange.ask.path, outlet.kind, "rejected", message))
     exchange.downstream.close()
-    for choice in choices:
-        exchange.relay.on_room(choice)
+    exchange.relay.on_room(*choices)

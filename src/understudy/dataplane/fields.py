@@ -30,6 +30,7 @@ REQUEST_FIELDS_DROPPED: Final = frozenset(
         b"x-session-on-error",
         b"x-session-reset",
         b"via",
+        b"x-understudy-color",
         b"x-understudy-no-resume",
         b"x-understudy-priority",
     }
@@ -48,6 +49,7 @@ RESPONSE_FIELDS_DROPPED: Final = frozenset(
         b"x-request-id",
         b"x-understudy-attempts",
         b"x-understudy-backend",
+        b"x-understudy-color",
         b"x-understudy-session",
         b"x-understudy-session-loss",
     }

@@ -43,8 +43,8 @@ class RequestHead:
 
     `path` is the target without its query, `fields` what goes on to a backend: (lower-case name, whole line with CRLF).
     `content_length` is -1 when absent. `key` tells clients apart, b"" without one: the bearer token, else X-API-Key; it stands
-    in no log. `priority` is X-Understudy-Priority in lower case, whoever sent it. Values are bytes as they came. Defaults
-    stand in the class, so that a head costs only what it holds.
+    in no log. `priority` and `color` are X-Understudy-Priority and X-Understudy-Color in lower case, whoever sent them. Values
+    are bytes as they came. Defaults stand in the class, so that a head costs only what it holds.
     """
 
     method = b""
@@ -64,6 +64,7 @@ class RequestHead:
     _has_session = False
     key = b""
     priority = b""
+    color = b""
     no_resume = False
     forwarded_for = b""
     via = b""
@@ -135,6 +136,9 @@ class RequestHead:
     def _take_priority(self, value: bytes) -> None:
         self.priority = value.lower()
 
+    def _take_color(self, value: bytes) -> None:
+        self.color = value.lower()
+
     def _take_no_resume(self, value: bytes) -> None:
         self.no_resume = value == b"1"
 
@@ -155,6 +159,7 @@ class RequestHead:
         b"x-session-mode": _take_session_mode,
         b"x-session-on-error": _take_session_on_error,
         b"x-session-reset": _take_session_reset,
+        b"x-understudy-color": _take_color,
         b"x-understudy-no-resume": _take_no_resume,
         b"x-understudy-priority": _take_priority,
     }

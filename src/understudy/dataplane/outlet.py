@@ -28,12 +28,23 @@ def own_fields(exchange: "RelayedExchange") -> bytes:
     name = record.backend or (record.attempts[-1].backend if record.attempts else "")
     backend = b"X-Understudy-Backend: %b\r\n" % name.encode() if name else b""
     session = turn.fields() if turn is not None else b""
-    return b"%bX-Understudy-Attempts: %d\r\n%bX-Request-ID: %b\r\n" % (
+    color = _color_fields(exchange) if record.color and name else b""
+    return b"%bX-Understudy-Attempts: %d\r\n%b%bX-Request-ID: %b\r\n" % (
         backend,
         exchange.exchange.attempts,
+        color,
         session,
         exchange.request_id,
     )
+
+
+def _color_fields(exchange: "RelayedExchange") -> bytes:
+    """Return the color as a field line and, where the client is to be kept on it by a cookie, that one."""
+    record, colored, coloring = exchange.record, exchange.colored, exchange.relay.coloring
+    line = b"X-Understudy-Color: %b\r\n" % record.color.encode()
+    if colored is None or not colored.wants_cookie or coloring is None or record.failure is not None:
+        return line
+    return line + coloring.cookie_line(record.color)
 
 
 class Outlet:

@@ -18,7 +18,7 @@ from understudy.core.departures import Departures
 from understudy.core.record import ExchangeRecord
 from understudy.core.retry import RetryBudget
 from understudy.core.shortlist import is_usable
-from understudy.core.snapshot import Address, Published, RoutingPlan, RoutingSnapshot
+from understudy.core.snapshot import Published, RoutingPlan, RoutingSnapshot
 from understudy.core.tally import Tally
 from understudy.dataplane import caching, vigil
 from understudy.dataplane.clients import LATE_S_MAX, Clients
@@ -26,6 +26,7 @@ from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import Rejection, RequestHead, own_response
 from understudy.dataplane.observations import Observations
 from understudy.dataplane.pool import Pool
+from understudy.dataplane.prompts import Prompts
 from understudy.dataplane.relayed import RelayedExchange
 from understudy.dataplane.resuming import AbilityMemo
 from understudy.dataplane.waiting import WaitingLine
@@ -33,17 +34,25 @@ from understudy.dialects.contract import Dialect, Route, RouteKind
 from understudy.errors import MEANING, FailureKind
 
 if TYPE_CHECKING:
-    # Loaded where there is a session store: the dialects' messages take a MiB.
+    # Loaded where the file asks for them: the dialects' messages of a session store alone take a MiB.
+    from understudy.dataplane.coloring import Colored, Coloring
+    from understudy.dataplane.shadowing import Shadowing
     from understudy.dataplane.turns import Turns
+    from understudy.dataplane.witness import Witness
 
 # How often the deadlines of running exchanges are looked at.
 SWEEP_INTERVAL_S = 0.05
 CHECK_INTERVAL_S_MAX = 0.5
 JSON = b"application/json"
+HTML = b"text/html; charset=utf-8"
 _METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
 # Looked up once: an Enum's member costs 50 ns a look (Python 3.11).
 GENERATING, PLAIN, LISTING = RouteKind.GENERATING, RouteKind.PLAIN, RouteKind.LISTING
 HEALTHZ, MANAGEMENT = RouteKind.HEALTHZ, RouteKind.MANAGEMENT
+
+
+# Where a browser asks to look around in a color (dataplane.coloring).
+PREVIEW_PREFIX = b"/switch/"
 
 
 class Listener(Protocol):
@@ -88,9 +97,12 @@ class Relay:
         self.abilities = AbilityMemo()
         self.departures = Departures()
         self.clients = Clients(published, pool, clock, listener.tell)
-        self._meant: set[tuple[str, Address, tuple[tuple[str, str], ...]]] = set()
-        # Set by daemon where the file names a session store.
+        self._meant: set[tuple[object, ...]] = set()
+        # Set by daemon: `turns` where the file names a session store, the others while there are two colors.
         self.turns: Turns | None = None
+        self.coloring: Coloring | None = None
+        self.shadowing: Shadowing | None = None
+        self.witness: Witness | None = None
         self.observations = Observations(published, tally, listener)
         self._loop = asyncio.get_running_loop()
         self.now_s = clock
@@ -120,8 +132,13 @@ class Relay:
             self._budget_share = plan.failover.budget
             self.budget = RetryBudget(plan.failover.budget)
         self._allows_management = plan.allow_admin_paths
+        self.prompts = Prompts(plan)
         self.answers.apply(plan.cache, self.now_s())
-        meant = {(backend.name, backend.address, backend.models) for backend in plan.backends}
+        rollout = plan.rollout
+        meant: set[tuple[object, ...]] = {
+            (backend.name, backend.address, backend.models, backend.color, backend.prompt) for backend in plan.backends
+        }
+        meant.add((rollout.blue, rollout.green))
         if meant != self._meant:
             # The same request may mean another model now.
             self._meant = meant
@@ -162,17 +179,41 @@ class Relay:
             told = msgspec.structs.replace(told, is_generating=False)
         method = _METHODS.get(head.method) or head.method.decode("latin-1")
         record = ExchangeRecord(told, self._request_id(head), method, route.path, len(body))
-        if (told is ask or kind is PLAIN or (kind is MANAGEMENT and self._allows_management)) and not self.is_stopping:
-            words = self.turns.words_of(head, route.path) if head.session and kind is GENERATING and self.turns else None
-            if isinstance(words, str):
-                self._answer(connection, head, record, route, words)
+        if self.coloring is not None and head.path.startswith(PREVIEW_PREFIX):
+            preview = self.coloring.preview(head)
+            if preview is not None:
+                record.status = preview.status
+                response = self.whole(head, record, preview.page, HTML, preview.lines + _id_line(record))
+                self.listener.finished(record)
+                self.respond(connection, head, response)
                 return
-            exchange = RelayedExchange(self, connection, head, body, dialect=dialect, record=record)
-            if words is not None and self.turns is not None:
-                exchange.turn = self.turns.turn(exchange, words)
-            self._relay(connection, exchange)
-        else:
+        if self.is_stopping or not (told is ask or kind is PLAIN or (kind is MANAGEMENT and self._allows_management)):
             self._answer(connection, head, record, route, ask)
+            return
+        words = self.turns.words_of(head, route.path) if head.session and kind is GENERATING and self.turns else None
+        colored = self._colored(connection, head, body, record) if self.coloring is not None else None
+        if isinstance(words, str) or isinstance(colored, str):
+            self._answer(connection, head, record, route, words if isinstance(words, str) else str(colored))
+            return
+        exchange = RelayedExchange(self, connection, head, body, dialect=dialect, record=record)
+        exchange.colored = colored
+        if words is not None and self.turns is not None:
+            exchange.turn = self.turns.turn(exchange, words)
+        self._relay(connection, exchange)
+
+    def _colored(
+        self, connection: DownstreamConnection, head: RequestHead, body: bytes, record: ExchangeRecord
+    ) -> "Colored | str | None":
+        """Give a request its color; a text: what is wrong with its own word for one."""
+        if self.coloring is None:
+            return None
+        request_id = record.request_id.encode("latin-1")
+        read = body if record.ask.is_generating else b""
+        colored = self.coloring.of(head, record.path, read, request_id, head.key or connection.peer)
+        if not isinstance(colored, str):
+            record.color = str(colored.color)
+            record.ask = msgspec.structs.replace(record.ask, color=record.color)
+        return colored
 
     def _answer(
         self, connection: DownstreamConnection, head: RequestHead, record: ExchangeRecord, route: Route, ask: Ask | str
@@ -255,10 +296,11 @@ class Relay:
 
     # --- what exchanges report
 
-    def on_room(self, choice: Choice) -> None:
+    def on_room(self, *choices: Choice) -> None:
         """Where an exchange's leaving makes room, let the first who waits take its place."""
-        if self.line.count and (choice.is_trial or choice.target.backend.in_flight_max):
-            self.line.wake_first()
+        for choice in choices:
+            if self.line.count and (choice.is_trial or choice.target.backend.in_flight_max):
+                self.line.wake_first()
 
     def wake_soon(self) -> None:
         """The retry budget has room again: the first who waits may go on, once this one's content is on its way."""
@@ -279,6 +321,10 @@ class Relay:
     def on_over(self, exchange: RelayedExchange) -> None:
         """An exchange is over."""
         self.running.discard(exchange)
+        if exchange.shadow is not None and self.shadowing is not None:
+            self.shadowing.on_over(exchange, exchange.shadow)
+        if exchange.colored is not None and self.coloring is not None:
+            self.coloring.on_over(exchange, exchange.colored)
         if (self.line.count or self.departures.is_measuring) and exchange.record.attempts:
             self.departures.on_departure(self.now_s(), waiting=self.line.count)
         self.listener.finished(exchange.record)

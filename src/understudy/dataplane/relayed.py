@@ -27,6 +27,8 @@ from understudy.dialects.wish import shape_of
 from understudy.errors import MEANING, Blame, Failure, FailureKind
 
 if TYPE_CHECKING:
+    from understudy.core.shadowing import ShadowRun
+    from understudy.dataplane.coloring import Colored
     from understudy.dataplane.relay import Relay
     from understudy.dataplane.turn import Turn
 
@@ -36,7 +38,7 @@ class RelayedExchange:
 
     `attempt` runs, `hedge` beside it where it is late. `resumer` holds what has come of the answer, from its first content on;
     `is_asked_whole`: it is not asked for as a stream any more. `turn` is its part in a stored conversation, `own_words` what is
-    wrong with that. Defaults stand in the class: an exchange costs only what becomes of it.
+    wrong with that; `colored` its color, `shadow` what also goes to the other one. Defaults stand in the class.
     """
 
     is_running = True
@@ -46,6 +48,8 @@ class RelayedExchange:
     hedge: RunningAttempt | None = None
     resumer: Resumer | None = None
     turn: "Turn | None" = None
+    colored: "Colored | None" = None
+    shadow: "ShadowRun | None" = None
     own_words = ""
     client = b""
     priority = NORMAL
@@ -153,8 +157,7 @@ class RelayedExchange:
         """The first content of an answer that is put together here has come."""
         if self.hedge is not None:
             self._drop_rival(attempt)
-        attempt.content_at_s = self.now_s()
-        self.record.backend = attempt.name
+        attempt.begin_answer(self.now_s(), 200)
         if self.exchange.on_content():
             self.relay.wake_soon()
 
@@ -163,8 +166,7 @@ class RelayedExchange:
         record, now_s = self.record, self.now_s()
         if self.hedge is not None:
             self._drop_rival(attempt)
-        attempt.content_at_s = now_s
-        record.backend = attempt.name
+        attempt.begin_answer(now_s, status)
         self.is_committed = True
         if self.exchange.on_commit():
             self.relay.wake_soon()
@@ -359,8 +361,7 @@ class RelayedExchange:
         self.record.status = self.record.status or MEANING[kind].status
         self.close_record()
         self.downstream.abort()
-        for choice in choices:
-            self.relay.on_room(choice)
+        self.relay.on_room(*choices)
 
     def end_as(self, kind: FailureKind) -> None:
         """End with an error that no other attempt could mend; an answer that is complete is let end as it is."""
@@ -370,8 +371,7 @@ class RelayedExchange:
         status = MEANING[kind].status
         again_s = {503: self.relay.retry_after_s(), 409: 1.0}
         ending.abort(self, Abort(kind, status, again_s.get(status, 0.0)))
-        for choice in choices:
-            self.relay.on_room(choice)
+        self.relay.on_room(*choices)
 
     def has(self, attempt: RunningAttempt) -> bool:
         """Whether that attempt still runs."""
@@ -394,7 +394,7 @@ class RelayedExchange:
         turn, self.turn = self.turn, None
         if turn is not None:
             turn.on_over()
-        # The exchange and its answer know each other; let go, so that neither waits for the garbage collector.
-        self.attempt = self.resumer = None
         self.record.duration_s = (now_s or self.now_s()) - self.started_at_s
         self.relay.on_over(self)
+        # The exchange and its answer know each other; let go, so that neither waits for the garbage collector.
+        self.attempt = self.resumer = None

@@ -79,6 +79,7 @@ class Resumer:
         rule = exchange.relay.published.current.plan.failover.resume
         self._is_exact = rule is ResumeRule.EXACT
         self._wish: Wish | None = None
+        self._first = attempt.choice
         self._begun_at_s = exchange.now_s()
         # For the current attempt.
         self._attempt: RunningAttempt | None = None
@@ -91,6 +92,10 @@ class Resumer:
             self.refusal = Refusal.TURNED_OFF
         elif exchange.head.no_resume:
             self.refusal = Refusal.DECLINED
+
+    def asked(self) -> bytes:
+        """Return the body that the first backend was given, as far as it says what is wanted."""
+        return body_for(self._exchange, self._first)
 
     # --- whether
 
@@ -105,7 +110,7 @@ class Resumer:
         if transcript is None:
             return Refusal.TOO_LONG if self.received.is_too_long else Refusal.UNREADABLE
         if self._wish is None:
-            wish = read_wish(self._exchange.ask.path, self._exchange.body)
+            wish = read_wish(self._exchange.ask.path, self.asked())
             if isinstance(wish, Refusal):
                 return wish
             self._wish = wish

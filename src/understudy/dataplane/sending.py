@@ -25,7 +25,7 @@ def send(attempt: RunningAttempt, connection: UpstreamConnection) -> None:
     ask, target = exchange.ask, choice.target
     rules = exchange.relay.rules
     body = exchange.body
-    if choice.model != ask.model:
+    if choice.model != ask.model or exchange.relay.prompts.is_on:
         body = body_for(exchange, choice)
     if ask.is_generating:
         # Looked at here, since most requests need neither.
@@ -49,10 +49,13 @@ def send(attempt: RunningAttempt, connection: UpstreamConnection) -> None:
 
 
 def body_for(exchange: "RelayedExchange", choice: Choice) -> bytes:
-    """Return the request's body with the name that the backend has for its model."""
-    if choice.model and choice.model != exchange.ask.model and exchange.dialect is not None:
-        return exchange.dialect.with_model(exchange.body, choice.model)
-    return exchange.body
+    """Return the request's body with the name that the backend has for its model, and with what backend and color add to it."""
+    body, ask, prompts = exchange.body, exchange.ask, exchange.relay.prompts
+    if choice.model and choice.model != ask.model and exchange.dialect is not None:
+        body = exchange.dialect.with_model(body, choice.model)
+    if prompts.is_on and ask.is_generating:
+        body = prompts.added(ask.path, body, choice.target.backend, ask.color)
+    return body
 
 
 def _as_streamed(attempt: RunningAttempt, body: bytes) -> bytes:

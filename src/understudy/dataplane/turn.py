@@ -77,6 +77,7 @@ class Turn:
     _held: HeldSession | None = None
     _merged: Merged | None = None
     _given: Given | None = None
+    _is_recolored = False
     is_ended = False
 
     def __init__(self, turns: "Turns", exchange: "RelayedExchange", words: SessionWords) -> None:
@@ -148,9 +149,20 @@ class Turn:
         self._merged, self.merging = merged, merged.merging
         exchange.record.merging = str(merged.merging)
         exchange.body = body
-        ask = msgspec.structs.replace(exchange.ask, prefer=kept.backend, color=kept.color)
+        color = self._color_of(kept)
+        ask = msgspec.structs.replace(exchange.ask, prefer=kept.backend, color=color)
         exchange.ask = exchange.record.ask = exchange.exchange.ask = ask
         self._start()
+
+    def _color_of(self, kept: Conversation) -> str:
+        """Return the color that this turn is to have: the session's own, or, where it has none to stay on, a new one's."""
+        exchange = self._exchange
+        coloring, colored = exchange.relay.coloring, exchange.colored
+        if coloring is None or colored is None:
+            return kept.color
+        own = coloring.of_kept(colored, kept)
+        self._is_recolored = own is Color.NONE and not colored.is_asked_for
+        return str(colored.color if own is Color.NONE else own)
 
     async def _aside(self, size: int, work: Callable[[], _T]) -> _T:
         """Work here, or in a thread where there is much to read."""
@@ -289,11 +301,15 @@ class Turn:
         exchange = self._exchange
         # Who gave the end of the answer has all of it in its cache.
         backend = (exchange.record.backend, *exchange.record.resumed_on)[-1]
+        color, colored_at_unix_s = asked.color, asked.colored_at_unix_s
+        if not color or self._is_recolored:
+            color, colored_at_unix_s = exchange.record.color, self._turns.wall()
         return msgspec.structs.replace(
             asked,
             model=exchange.ask.model,
             backend=backend,
-            color=asked.color or self._color_of(backend),
+            color=color,
+            colored_at_unix_s=colored_at_unix_s if color else 0.0,
             prompt_tokens=answered.prompt_tokens,
             completion_tokens=answered.completion_tokens,
         )
@@ -313,11 +329,6 @@ class Turn:
         if trimmed is None:
             raise StoreError(Loss.TOO_LARGE)
         return dated(trimmed, now_unix_s)
-
-    def _color_of(self, name: str) -> str:
-        """Return the color of the backend that answered, "" where it has none."""
-        color = next((one.backend.color for one in self._targets() if one.backend.name == name), Color.NONE)
-        return "" if color is Color.NONE else str(color)
 
     def _engine_of(self, name: str) -> EngineKind:
         return next((one.state.engine for one in self._targets() if one.backend.name == name), EngineKind.AUTO)

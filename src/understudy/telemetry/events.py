@@ -45,6 +45,14 @@ class Event(StrEnum):
     SESSION_SWEPT = "session.swept"
     STORE_BECAME_UNAVAILABLE = "store.became_unavailable"
     STORE_RECOVERED = "store.recovered"
+    ROLLOUT_SWITCHED = "rollout.switched"
+    ROLLOUT_ROLLED_BACK = "rollout.rolled_back"
+    ROLLOUT_STEPPED = "rollout.stepped"
+    ROLLOUT_CANARY_ENDED = "rollout.canary_ended"
+    ROLLOUT_REFUSED = "rollout.refused"
+    SHADOW_FINISHED = "shadow.finished"
+    STATE_UNREADABLE = "state.unreadable"
+    STATE_NOT_KEPT = "state.not_kept"
     CONNECTION_LIMIT_REACHED = "connection.limit_reached"
     LIBRARY_COMPLAINED = "library.complained"
     LOG_DROPPED = "log.dropped"
@@ -78,6 +86,14 @@ EVENTS = MappingProxyType(
         Event.SESSION_SWEPT: Level.DEBUG,
         Event.STORE_BECAME_UNAVAILABLE: Level.ERROR,
         Event.STORE_RECOVERED: Level.INFO,
+        Event.ROLLOUT_SWITCHED: Level.INFO,
+        Event.ROLLOUT_ROLLED_BACK: Level.WARNING,
+        Event.ROLLOUT_STEPPED: Level.INFO,
+        Event.ROLLOUT_CANARY_ENDED: Level.INFO,
+        Event.ROLLOUT_REFUSED: Level.WARNING,
+        Event.SHADOW_FINISHED: Level.DEBUG,
+        Event.STATE_UNREADABLE: Level.WARNING,
+        Event.STATE_NOT_KEPT: Level.WARNING,
         Event.CONNECTION_LIMIT_REACHED: Level.WARNING,
         Event.LIBRARY_COMPLAINED: Level.WARNING,
         Event.LOG_DROPPED: Level.WARNING,

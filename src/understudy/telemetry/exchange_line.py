@@ -19,7 +19,8 @@ class ExchangeLine(msgspec.Struct):
     A msgspec.Struct because building and encoding one takes 1.3 µs against 1.7 µs for a dict (CPython 3.11). `tried` holds
     `NAME:FAILURE` of every attempt that failed; `why` the failure that the client was told, "" when it was answered.
     `resumed_on` names the backends that went on with a broken answer, `not_resumed` why one did not go on. `session` is what
-    became of a stored conversation's messages, `session_loss` why its turn is not kept; `cached` that the answer is a kept one.
+    became of a stored conversation's messages, `session_loss` why its turn is not kept; `cached` that the answer is a kept one;
+    `color` which of the two colors answered.
     """
 
     timestamp: str
@@ -48,6 +49,7 @@ class ExchangeLine(msgspec.Struct):
     session: str
     session_loss: str
     cached: str
+    color: str
 
 
 # Every kind's level as one lookup: a client's fault is worth no alarm, and a refusal while stopping passes by itself.
@@ -57,10 +59,10 @@ _LEVEL_OF_FAILURE = {
 
 
 def level_of(record: ExchangeRecord) -> Level:
-    """Error when we or the backends failed the client, warning when another attempt saved the answer, else info."""
+    """Error when we or the backends failed the client, warning when it was saved or slow, else info."""
     if record.failure is not None:
         return _LEVEL_OF_FAILURE[record.failure]
-    if record.session_loss or record.cached == "stale":
+    if record.session_loss or record.cached == "stale" or record.is_slow:
         return Level.WARNING
     if len(record.attempts) > 1:
         for attempt in record.attempts:
@@ -114,4 +116,5 @@ def describe(record: ExchangeRecord, level: Level, timestamp: str) -> ExchangeLi
         record.merging,
         record.session_loss,
         record.cached,
+        record.color,
     )

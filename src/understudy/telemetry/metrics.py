@@ -5,7 +5,6 @@ prometheus_client is imported with the first scrape: most small set-ups never sc
 words of closed lists, never anything a client wrote, so the number of series is bounded.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from platform import python_version
@@ -15,15 +14,16 @@ from understudy import __version__
 from understudy.core.record import ExchangeRecord
 from understudy.core.snapshot import Condition, Duty, RoutingSnapshot
 from understudy.core.tally import Tally
+from understudy.telemetry.color_counts import ColorCounts
+from understudy.telemetry.histogram import EXCHANGE_BOUNDS_S, FIRST_CONTENT_BOUNDS_S, Histogram
 from understudy.telemetry.session_counts import CacheMoment, SessionCounts, SessionMoment
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import CollectorRegistry
 
-# From a small model on a GPU to a long prompt on a single-board computer.
-_FIRST_CONTENT_BOUNDS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-_EXCHANGE_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+    from understudy.telemetry.shadow_counts import ShadowCounts
+
 _NO_BACKEND = "none"
 
 
@@ -31,7 +31,7 @@ _NO_BACKEND = "none"
 class Moment:
     """What is true at a scrape and counted elsewhere. `now_s` is loop time.
 
-    `sessions` and `cache` are None where there is no session store and no cache; then nothing is told of them.
+    `sessions`, `cache` and `shadows` are None where there is no session store, no cache, no shadow; then nothing is told of them.
     """
 
     snapshot: RoutingSnapshot
@@ -42,31 +42,7 @@ class Moment:
     log_lines_dropped: int = 0
     sessions: SessionMoment | None = None
     cache: CacheMoment | None = None
-
-
-class Histogram:
-    """Counts of durations by upper bound, in seconds. Adding one takes about 0.3 µs."""
-
-    __slots__ = ("_bounds_s", "counts", "sum_s")
-
-    def __init__(self, bounds_s: tuple[float, ...]) -> None:
-        self._bounds_s = bounds_s
-        self.counts = [0] * (len(bounds_s) + 1)
-        self.sum_s = 0.0
-
-    def add(self, duration_s: float) -> None:
-        """Count one duration; a bound belongs to its own bucket."""
-        self.counts[bisect_left(self._bounds_s, duration_s)] += 1
-        self.sum_s += duration_s
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return (upper bound as text, cumulative count) in order, ending with +Inf."""
-        below = 0
-        cumulative: list[tuple[str, float]] = []
-        for bound, count in zip([*map(str, self._bounds_s), "+Inf"], self.counts, strict=True):
-            below += count
-            cumulative.append((bound, below))
-        return cumulative
+    shadows: "ShadowCounts | None" = None
 
 
 class Metrics:
@@ -74,6 +50,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.sessions = SessionCounts()
+        self.colors = ColorCounts()
         self._exchanges: dict[tuple[str, str, str], int] = {}
         self._attempts: dict[tuple[str, str], int] = {}
         self._retries: dict[str, int] = {}
@@ -104,10 +81,12 @@ class Metrics:
         try:
             self._duration[backend].add(record.duration_s)
         except KeyError:
-            self._duration[backend] = histogram = Histogram(_EXCHANGE_BOUNDS_S)
+            self._duration[backend] = histogram = Histogram(EXCHANGE_BOUNDS_S)
             histogram.add(record.duration_s)
         if record.ttft_s:
             self._count_first_content(backend, record.ttft_s)
+        if record.color:
+            self.colors.on_exchange(record, outcome)
         if record.merging or record.cached:
             self.sessions.on_exchange(record)
         if record.resumed_on or record.not_resumed is not None:
@@ -203,6 +182,10 @@ class Metrics:
             )
             yield from _gauges(self._moment, GaugeMetricFamily)
             yield from self.sessions.collect(self._moment.sessions, self._moment.cache)
+            if self._moment.snapshot.plan.rollout.is_on:
+                yield from self.colors.collect(self._moment.snapshot.rollout)
+            if self._moment.shadows is not None:
+                yield from self._moment.shadows.collect()
 
     def _count_breaks(self, record: ExchangeRecord) -> None:
         for name in record.resumed_on:
@@ -215,7 +198,7 @@ class Metrics:
         try:
             self._first_content[backend].add(ttft_s)
         except KeyError:
-            self._first_content[backend] = histogram = Histogram(_FIRST_CONTENT_BOUNDS_S)
+            self._first_content[backend] = histogram = Histogram(FIRST_CONTENT_BOUNDS_S)
             histogram.add(ttft_s)
 
 

@@ -131,6 +131,70 @@ def test_what_is_turned_off_is_told() -> None:
     assert "comment" not in told
 
 
+def test_a_rollout_is_told_in_a_few_lines() -> None:
+    told = meaning("""
+backends:
+  - {name: a, url: 'http://a', color: blue, system: hunter2, system_place: instead, defaults: {temperature: 0.2, stop: null}}
+  - {name: b, url: 'http://b', color: green}
+rollout:
+  canary: [5%, 25%]
+  shadow: 1%
+  preview: true
+  cookie_key: hunter2hunter2hunter2
+  guard: {errors: 2%, ttft_p95: 1.5x, speed: 0.7x}
+  green: {system: hunter2, defaults: {top_k: 1}}
+log: {slow: 3s}
+""")
+    for words in (
+        "color blue, puts a system prompt of 7 characters instead of the client's, fills in temperature\n",
+        "New conversations go to blue, 5% of them, then 25%, every 10m, to green; a conversation stays where it began, for 24h",
+        "1% of the exchanges are also sent to green, at most 4 at once; what comes back is dropped.",
+        "A browser chooses its color at /switch/blue and /switch/green",
+        "Guard: in a canary and for 1h after a switch, the new color is rolled back, with its conversations, when 2% more of",
+        " its attempts fail than the other's, or its first content takes over 1.5x the other's time (95th percentile), or its",
+        " speed is below 0.7x the other's (median); it looks at the last 5m, from 50 exchanges of each color on.",
+        "Green puts a system prompt of 7 characters before the client's and fills in top_k.",
+        "note: access.trusted is empty, so every client may choose with X-Understudy-Color",
+        "Log: auto, from level info; exchanges over 3s are said at warning level.",
+    ):
+        assert words in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("rollout", "words"),
+    [
+        (
+            "canary: 5%, stick_max: 0s",
+            "New conversations go to blue, 5% of them to green; a conversation stays where it began, as",
+        ),
+        ("active: green, stick: none", "New conversations go to green; a conversation goes anew with every request."),
+        (
+            "stick: cookie",
+            "a conversation stays where it began, by a cookie where it has no X-Session-ID, for 24h after a change.",
+        ),
+        (
+            "guard: {speed: 1x, watch: 0s, sessions: no}",
+            "Guard: in a canary, the new color is rolled back, without its conversat",
+        ),
+    ],
+)
+def test_what_a_rollout_leaves_out_is_not_told(rollout: str, words: str) -> None:
+    told = meaning(
+        f"backends: [{{name: a, url: 'http://a', color: blue}}, {{name: b, url: 'http://b', color: green}}]\n"
+        f"rollout: {{{rollout}}}\n"
+    )
+    assert words in told
+    assert "also sent" not in told
+    assert "browser" not in told
+
+
+def test_a_file_without_colors_says_nothing_of_them() -> None:
+    bare = "backends: [{name: a, url: 'http://a'}]\n"
+    assert "olor" not in meaning(bare)
+    assert "note: no backend has a color and no color has a prompt" in meaning(bare + "rollout: {preview: true}\n")
+
+
 async def test_what_the_probes_found_is_told_in_the_files_order() -> None:
     plan = compile_plan(load_text(FULL, {}))
     findings = {

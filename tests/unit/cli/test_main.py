@@ -11,7 +11,11 @@ from understudy.cli import main as main_module
 from understudy.cli import status as status_module
 from understudy.cli.main import main
 
-COMMANDS = ["serve", "check", "demo", "status", "reload", "drain", "ready", "maintenance", "sessions", "schema"]
+COMMANDS = [
+    *("serve", "check", "demo", "status", "reload", "drain", "ready", "maintenance"),
+    *("switch", "rollback", "canary"),
+    *("sessions", "schema"),
+]
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,20 @@ def test_the_table_reads_well() -> None:
     ]
 
 
+def test_colors_have_a_column_where_there_are_any() -> None:
+    lines = shown(backends=[PI | {"color": "blue"}, PI | {"name": "laptop", "role": "backup", "color": "green"}, PI])
+    assert lines[4].startswith("BACKEND  ROLE     COLOR  ENGINE  ")
+    assert [line.split()[2] for line in lines[5:]] == ["blue", "green", "none"]
+    assert len({line.index("ollama") for line in lines[5:]}) == 1
+
+
+def test_rollout_is_one_line_above_the_table() -> None:
+    rollout = {"active": "green", "word": "command", "since": time.time() - 720.0, "file_active": "blue", "kept": True}
+    lines = shown(rollout=rollout)
+    assert lines[3:5] == ["green is active (by command, 12m 0s ago; the file says blue)", ""]
+    assert lines[5].startswith("BACKEND")
+
+
 def test_columns_fit_the_longest_cell() -> None:
     lines = shown(backends=[PI, PI | {"name": "a-much-longer-name", "role": "backup"}])
     assert len({line.index(word) for line, word in zip(lines[4:], ("ROLE", "primary", "backup"), strict=True)}) == 1
@@ -86,9 +100,10 @@ def test_readiness_is_said() -> None:
 
 @pytest.mark.parametrize(("condition", "color"), [("up", 32), ("warming", 33), ("down", 31)])
 def test_colors_follow_the_condition_and_leave_the_columns_alone(condition: str, color: int) -> None:
-    line = shown(is_colored=True, backends=[PI | {"condition": condition}])[-1]
-    assert f"\x1b[{color}m{condition}" in line
-    assert line.replace(f"\x1b[{color}m", "").replace("\x1b[0m", "") == row(condition=condition)
+    for blue in ("none", "blue"):
+        line = shown(is_colored=True, backends=[PI | {"condition": condition, "color": blue}])[-1]
+        assert f"\x1b[{color}m{condition}" in line
+        assert line.replace(f"\x1b[{color}m", "").replace("\x1b[0m", "") == row(condition=condition, color=blue)
 
 
 def test_an_engine_cannot_speak_to_the_terminal() -> None:

@@ -93,5 +93,47 @@ def test_what_opens_the_store_is_told_without_its_value() -> None:
     assert told == ["sessions.store: none -> redis://:***@cache", "sessions.key: changed"]
 
 
+def test_a_rollout_changes_at_once_line_by_line() -> None:
+    running = file(A + ", color: blue}\n", B)
+    new = file(
+        A + ", color: green, system: hunter2, defaults: {temperature: 0.2, stop: [hunter2], effort: low}}\n",
+        B,
+        rest="rollout: {active: green, canary: [5%, 100%], every: 5m, shadow: 10%, preview: yes, stick: cookie,"
+        f" cookie_key: {'hunter2' * 3}, guard: {{errors: 2%, ttft_p95: 1.5x}},"
+        " green: {system: hunter2, system_place: instead, defaults: {user: hunter two}}}\nlog: {slow: 3s}\n",
+    )
+    kept, needs_restart = keep_until_restart(new, running)
+    assert (kept, needs_restart) == (new, ())
+    assert changes(running, kept) == [
+        "backends.a.color: blue -> green",
+        "backends.a.system: changed",
+        "backends.a.defaults.temperature: not set -> 0.2",
+        "backends.a.defaults.stop: changed",
+        'backends.a.defaults.effort: not set -> "low"',
+        "rollout.active: blue -> green",
+        "rollout.stick: session -> cookie",
+        "rollout.canary: 0% -> 5%, 100%",
+        "rollout.every: 10m -> 5m",
+        "rollout.shadow: 0% -> 10%",
+        "rollout.preview: false -> true",
+        "rollout.cookie_key: changed",
+        "rollout.guard.errors: off -> 2%",
+        "rollout.guard.ttft_p95: off -> 1.5x",
+        "rollout.green.system: changed",
+        "rollout.green.system_place: before -> instead",
+        "log.slow: 0s -> 3s",
+        "rollout.green.defaults.user: changed",
+    ]
+
+
+def test_a_default_that_goes_is_told_and_one_that_was_text_is_not_shown() -> None:
+    some = file(A + ", defaults: {temperature: 0.2, note: 'a prompt', think: true}}\n")
+    assert changes(some, file(A + ", defaults: {think: false}}\n")) == [
+        "backends.a.defaults.temperature: 0.2 -> not set",
+        "backends.a.defaults.note: changed",
+        "backends.a.defaults.think: true -> false",
+    ]
+
+
 def test_nothing_needs_a_restart_when_nothing_of_it_changed() -> None:
     assert keep_until_restart(file(B), file(A + "}\n")) == (file(B), ())

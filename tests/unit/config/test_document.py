@@ -34,6 +34,12 @@ def test_scalars_stay_as_they_were_written() -> None:
     assert [item.kind for item in root.items[5:]] == [Kind.TEXT, Kind.NOTHING, Kind.TEXT, Kind.NOTHING]
 
 
+def test_whether_a_scalar_stood_in_quotes_is_known() -> None:
+    root = root_of("[1, '1', \"1\", ~]\n")
+    assert [item.is_plain for item in root.items] == [True, False, False, True]
+    assert [item.is_plain for item in root_of("- |\n  1\n- 1\n").items] == [False, True]
+
+
 def test_an_alias_stands_for_the_node_of_its_anchor() -> None:
     root = root_of("a: &x {k: v}\nb: *x\nc: &x 1\nd: *x\n")
     assert root.fields["b"] is root.fields["a"]

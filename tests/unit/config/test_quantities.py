@@ -3,15 +3,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.config.quantities import (
+    RATIO_MAX,
     SIZE_BYTES_MAX,
     Unreadable,
+    ratio_wanted,
     read_duration,
     read_positive_duration,
+    read_ratio,
     read_share,
     read_size,
     read_switch,
     read_whole,
     write_duration,
+    write_ratio,
     write_share,
     write_size,
 )
@@ -97,6 +101,34 @@ def test_what_is_no_share_is_refused(text: str) -> None:
 @given(st.floats(0, 1).map(lambda share: round(share, 6)))
 def test_a_written_share_reads_as_itself(share: float) -> None:
     assert read_share(write_share(share)) == share
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio", "written"), [("1.5x", 1.5, "1.5x"), ("1.5", 1.5, "1.5x"), ("2x", 2.0, "2x"), (0.7, 0.7, "0.7x")]
+)
+def test_a_ratio_is_read_with_or_without_its_x(text: object, ratio: float, written: str) -> None:
+    assert read_ratio(text) == ratio
+    assert write_ratio(ratio) == written
+
+
+@pytest.mark.parametrize("text", ["1,5x", "150%", "x", "", "-1x", "1.5 x", "1.5X", "0x", "0", "1001x", "1e1", None, True, ["1x"]])
+def test_what_is_no_ratio_is_refused_with_one_that_is(text: object) -> None:
+    with pytest.raises(Unreadable, match=r"a ratio such as 1\.5x"):
+        read_ratio(text)
+
+
+def test_a_ratio_may_have_bounds_and_tells_them() -> None:
+    assert (read_ratio("1x", least=1.0), read_ratio("1x", most=1.0)) == (1.0, 1.0)
+    with pytest.raises(Unreadable, match=r"^a ratio of 1x or more, such as 1\.5x$"):
+        read_ratio("0.9x", least=1.0)
+    with pytest.raises(Unreadable, match=r"^a ratio over 0x and at most 1x, such as 0\.7x$"):
+        read_ratio("1.1x", most=1.0)
+    assert ratio_wanted(0.0) == "a ratio such as 1.5x"
+
+
+@given(st.floats(0.001, RATIO_MAX).map(lambda ratio: round(ratio, 6)))
+def test_a_written_ratio_reads_as_itself(ratio: float) -> None:
+    assert read_ratio(write_ratio(ratio)) == ratio
 
 
 @pytest.mark.parametrize("text", ["010", "1_000", "1.0", "0x10", "-1", "1e3", "", "9" * 5000, "1001", True])

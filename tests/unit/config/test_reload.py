@@ -10,6 +10,7 @@ import pytest
 from understudy.config.load import Overrides, load_file, load_text
 from understudy.config.reload import Reloader
 from understudy.config.schema import Settings
+from understudy.errors import Mistake
 
 A = "backends: [{name: a, url: 'http://a'}]\n"
 B = "backends: [{name: b, url: 'http://b'}]\n"
@@ -23,6 +24,7 @@ class Desk:
         self.file = file
         self.env = env or {}
         self.offered: list[Settings] = []
+        self.refusal: Mistake | None = None
         self.events: list[tuple[str, dict[str, object]]] = []
         self._told = asyncio.Event()
         self.reloader = self.start()
@@ -30,7 +32,12 @@ class Desk:
     def start(self, overrides: Overrides | None = None) -> Reloader:
         overrides = overrides or Overrides()
         running = load_file(self.file, self.env, overrides)
-        return Reloader(self.file, self.env, running, self.offered.append, self.tell, overrides=overrides, settle_s=0.05)
+        return Reloader(self.file, self.env, running, self.take, self.tell, overrides=overrides, settle_s=0.05)
+
+    def take(self, settings: Settings) -> Mistake | None:
+        if self.refusal is None:
+            self.offered.append(settings)
+        return self.refusal
 
     def tell(self, name: str, fields: dict[str, object]) -> None:
         self.events.append((name, fields))
@@ -216,3 +223,16 @@ async def test_an_unchanged_file_is_silent_when_the_watch_begins(desk: Desk) -> 
         desk.write(B)
         await desk.until_running("b")
     assert desk.names() == ["config.reloaded"]
+
+
+async def test_what_cannot_be_put_into_force_is_refused_whole_and_tried_again_when_asked(desk: Desk) -> None:
+    desk.refusal = Mistake("rollout.active", "green, but nobody is there", "blue")
+    desk.write(B)
+    result = desk.reloader.reload("admin")
+    assert not result.ok
+    assert str(result.mistakes[0]) == f"{desk.file}: rollout.active: found green, but nobody is there; want blue"
+    assert desk.names() == ["config.refused"]
+    assert desk.reloader.running.backends[0].name == "a"
+    desk.refusal = None
+    assert desk.reloader.reload("admin").ok
+    assert desk.reloader.running.backends[0].name == "b"

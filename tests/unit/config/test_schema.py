@@ -23,13 +23,14 @@ def test_settings_are_frozen() -> None:
 
 def test_a_section_with_nothing_in_it_means_its_defaults() -> None:
     bare = Settings.model_validate({"backends": [BACKEND]})
-    nothing = dict.fromkeys(("admin", "health", "timeouts", "failover", "sessions", "cache", "access", "log", "limits"))
-    assert (
-        Settings.model_validate({"backends": [{**BACKEND, "models": None, "health": None, "timeouts": None}], **nothing}) == bare
+    nothing = dict.fromkeys(
+        ("admin", "health", "timeouts", "failover", "sessions", "cache", "rollout", "access", "log", "limits")
     )
+    backend = {**BACKEND, **dict.fromkeys(("models", "health", "timeouts", "defaults"))}
+    assert Settings.model_validate({"backends": [backend], **nothing}) == bare
 
 
-@pytest.mark.parametrize("key", ["color", "warm", "restart", "generate", "keepalive", "rollout", "alerts"])
+@pytest.mark.parametrize("key", ["color", "warm", "restart", "generate", "keepalive", "alerts"])
 def test_keys_that_do_nothing_yet_are_unknown(key: str) -> None:
     with pytest.raises(pydantic.ValidationError, match="Extra inputs"):
         Settings.model_validate({"backends": [BACKEND], key: "x"})
@@ -42,7 +43,7 @@ def test_what_concerns_a_whole_exchange_is_no_key_of_one_backend(key: str) -> No
 
 
 def test_secrets_stand_in_no_repr_and_in_no_message() -> None:
-    backend = BackendSettings.model_validate({**BACKEND, "api_key": "hunter2"})
+    backend = BackendSettings.model_validate({**BACKEND, "api_key": "hunter2", "system": "hunter2"})
     assert "hunter2" not in repr(backend)
     with pytest.raises(pydantic.ValidationError) as refused:
         BackendSettings.model_validate({**BACKEND, "api_key": "hunter2 x"})
@@ -65,7 +66,7 @@ def test_every_section_is_listed_once_under_its_keys() -> None:
         assert section.model_config["extra"] == "forbid"
 
 
-def test_every_secret_key_is_kept_out_of_reprs() -> None:
+def test_every_secret_key_and_every_prompt_is_kept_out_of_reprs() -> None:
     hidden = {key for section in sections().values() for key, field in section.model_fields.items() if field.repr is False}
     assert hidden == SECRET_KEYS
 
@@ -76,6 +77,8 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
     validator.validate({"backends": [{**BACKEND, "weight": "${W}"}], "timeouts": {"stall": 3, "total": "1.5m"}})
     validator.validate({"backends": [{**BACKEND, "timeouts": {"stall": "1s"}}], "failover": {"resume": "exact", "hedge": True}})
     validator.validate({"backends": [BACKEND], "failover": {"resume": False}, "access": {"trusted": ["sha256:" + "0a" * 32]}})
+    validator.validate({"backends": [{**BACKEND, "system": "x", "system_place": "instead", "defaults": {"temperature": 0.2}}]})
+    validator.validate({"backends": [BACKEND], "log": {"slow": "3s"}})
     validator.validate({"backends": [BACKEND], "sessions": {"store": "file:/a", "messages_max": 2}, "cache": {"size": 0}})
 
 
@@ -90,6 +93,8 @@ def test_the_json_schema_takes_what_the_loader_takes() -> None:
         {"backends": [BACKEND], "failover": {"resume": "maybe"}},
         {"backends": [BACKEND], "access": {"trusted": ["my key"]}},
         {"backends": [{**BACKEND, "timeouts": {"total": "1s"}}]},
+        {"backends": [{**BACKEND, "defaults": {"messages": []}}]},
+        {"backends": [BACKEND], "log": {"slow": "slow"}},
         {"backends": [BACKEND], "sessions": {"store": "sqlite:/a"}},
         {"backends": [BACKEND], "sessions": {"messages_max": 1}},
         {"backends": [BACKEND], "cache": {"when": "never"}},

@@ -49,6 +49,28 @@ def mistakes_of(text: str, **env: str) -> list[str]:
         (PI + "sessions: {prefix: 'a*'}\n", "f:2:20: sessions.prefix: found a*; want 1 to 64 characters"),
         (PI + "cache: {size: x}\n", "f:2:15: cache.size: found x; want a size"),
         (PI + "cache: {when: never}\n", "f:2:15: cache.when: found never; want one of always, no_backend"),
+        (PI + "rollout: {active: none}\n", "f:2:19: rollout.active: found none; want one of blue, green"),
+        (PI + "rollout: {active: green}\n", "f:2:19: rollout.active: found green, and no backend is green; want a backend with"),
+        (PI + "rollout: {canary: 5%}\n", "f:2:19: rollout.canary: found 5%, and no backend is green; want a backend with color:"),
+        (PI + "rollout: {canary: [5%]}\n", "f:2:19: rollout.canary: found a list, and no backend is green; want a backend w"),
+        (PI + "rollout: {shadow: 5%}\n", "f:2:19: rollout.shadow: found 5%, and no backend is green; want a backend with color:"),
+        (PI + "rollout: {canary: 101%}\n", "f:2:19: rollout.canary: found 101%; want a share from 0% to 100%"),
+        (PI + "rollout: {canary: [5%, x]}\n", "f:2:24: rollout.canary[1]: found x; want a share from 0% to 100%"),
+        (PI + "rollout: {canary: [5%, 5%]}\n", "f:2:19: rollout.canary: found a list whose share 2 is not larger than"),
+        (PI + "rollout: {canary: [0, 5%]}\n", "f:2:19: rollout.canary: found a list whose share 1 is not more than 0%; want a"),
+        (PI + "rollout: {canary: []}\n", "f:2:19: rollout.canary: found a list of 0 shares; want a share such as 5%, or a list"),
+        (PI + "rollout: {stick: ever}\n", "f:2:18: rollout.stick: found ever; want one of session, cookie, none"),
+        (PI + "rollout: {guard: {errors: 2x}}\n", "f:2:27: rollout.guard.errors: found 2x; want a share from 0% to 100%, suc"),
+        (PI + "rollout:\n  guard:\n    ttft_p95: 1,5x\n", "f:4:15: rollout.guard.ttft_p95: found 1,5x; want a ratio of 1x or"),
+        (PI + "rollout: {guard: {speed: 2}}\n", "f:2:26: rollout.guard.speed: found 2; want a ratio over 0x and at most 1x"),
+        (PI + "rollout: {green: {sistem: x}}\n", "f:2:19: rollout.green.sistem: found an unknown key; want system"),
+        (PI + "rollout: {green: {system_place: in}}\n", "f:2:33: rollout.green.system_place: found in; want one of before, ins"),
+        (PI + "rollout: {green: {defaults: 1}}\n", "f:2:29: rollout.green.defaults: found 1; want keys and values"),
+        (PI + "rollout: {green: {defaults: {n: 1}}}\n", "f:2:33: rollout.green.defaults.n: found n, which cannot be a default;"),
+        (PI + "rollout: {green: {defaults: {a: off}}}\n", "f:2:33: rollout.green.defaults.a: found off; want true or false, or"),
+        (PI + "rollout: {green: {defaults: {a: [1, .5]}}}\n", "f:2:37: rollout.green.defaults.a[1]: found .5; want a number su"),
+        (PI + "log: {slow: x}\n", "f:2:13: log.slow: found x; want a duration"),
+        (PI + "listen: x\n", "f:2:9: listen: found x; want HOST:PORT"),
         ("backends: [{name: pi, url: 'http://pi', timeouts: {stal: 1}}]", "f:1:52: backends[0].timeouts.stal: found an un"),
         ("backends: [{name: pi, url: 'http://pi', models: {a.b: ''}}]", """f:1:55: backends[0].models["a.b"]: found ''"""),
         ("backends: [{name: pi, url: 'http://pi', models: {'': b}}]", "f:1:54: backends[0].models['']: found b; want a m"),
@@ -155,6 +177,53 @@ def test_a_mistake_in_what_opens_the_store_shows_nothing_of_it() -> None:
         (mistake,) = mistakes_of(PI + f"sessions: {{{line}}}\n", S="rediz://hunter2")
         assert "hunter2" not in mistake
         assert mistake.startswith("f:2:")
+
+
+def test_a_mistake_in_a_prompt_or_the_cookies_key_shows_nothing_of_it() -> None:
+    for line in (
+        "cookie_key: hunter2",
+        "cookie_key: 'hunter2 hunter2 hunter2'",
+        f"green: {{system: {'hunter2' * 10_000}}}",
+        "green: {system: [hunter2]}",
+        "green: {defaults: {temperature: '${T}', model: '${T}'}}",
+        "green: {defaults: {'hunter2 is a key': 1}}",
+    ):
+        (mistake,) = mistakes_of(PI + f"rollout: {{{line}}}\n", T="hunter2")
+        assert "hunter2" not in mistake.partition(": found ")[2]
+
+
+def test_what_stands_in_defaults_is_typed_as_json_and_quotes_mean_text() -> None:
+    settings = load_text(
+        "backends:\n  - name: pi\n    url: http://pi\n    models: {defaults: 010}\n    defaults:\n"
+        "      temperature: 0.2\n      seed: '7'\n      think: true\n      stop: [a, \"1\", 1, null]\n      effort: low\n"
+        '      logit_bias: {7: -1}\n      top_p: ${P}\n      user: "${P}"\n      note: ${N}\n      gone: ${G:-}\n',
+        {"P": "0.5", "N": "[1, 2]"},
+    )
+    backend = settings.backends[0]
+    assert backend.models == {"defaults": "010"}
+    assert backend.defaults == {
+        "temperature": "0.2",
+        "seed": '"7"',
+        "think": "true",
+        "stop": '["a","1",1,null]',
+        "effort": '"low"',
+        "logit_bias": '{"7":-1}',
+        "top_p": "0.5",
+        "user": '"0.5"',
+        "note": '"[1, 2]"',
+        "gone": "null",
+    }
+
+
+def test_what_is_wrong_with_a_default_from_outside_shows_its_name() -> None:
+    (mistake,) = mistakes_of(PI + "rollout:\n  green:\n    defaults:\n      a: ${T}\n", T="0x1F")
+    assert mistake.startswith("f:5:10: rollout.green.defaults.a: found ${T}; want a number such as 5, 0.2")
+
+
+def test_a_color_that_is_not_there_is_told_beside_every_other_clash() -> None:
+    found = mistakes_of(PI + "listen: 127.0.0.1:9901\nrollout: {canary: '${C}'}\n", C="5%")
+    assert [mistake.split(": ")[1] for mistake in found] == ["admin.listen", "rollout.canary"]
+    assert "rollout.canary: found ${C}, and no backend is green" in found[1]
 
 
 def test_a_path_is_written_as_an_operator_would() -> None:

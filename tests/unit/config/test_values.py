@@ -11,12 +11,20 @@ from understudy.config.addresses import ListenAddress
 from understudy.config.store_address import RedisUrl
 from understudy.config.values import (
     CIPHER_KEY_WANTED,
+    COOKIE_KEY_WANTED,
     DIGEST_WANTED,
     KEY_WANTED,
     NAME_WANTED,
     PREFIX_WANTED,
     RESUME_WANTED,
+    STEPS_MAX,
+    SYSTEM_BYTES_MAX,
+    ActiveColor,
+    AtLeastAsMuch,
+    AtMostAsMuch,
     CipherKey,
+    CookieKey,
+    Defaults,
     Digest,
     Duration,
     ModelName,
@@ -25,13 +33,17 @@ from understudy.config.values import (
     Prefix,
     ResumeWord,
     Secret,
+    ShareOrOff,
     SizeFromKiB,
     SizeFromZero,
+    Steps,
     Store,
+    SystemText,
     Weight,
     WholeFromTwo,
     as_list,
 )
+from understudy.core.color import Color
 from understudy.core.snapshot import ResumeRule
 
 
@@ -154,7 +166,7 @@ def test_only_some_durations_may_be_nothing() -> None:
 
 
 def test_an_editor_takes_a_place_holder_wherever_a_value_is_typed() -> None:
-    for kind in (Duration, Weight, ResumeWord, Digest, Name, Store, Prefix, SizeFromZero):
+    for kind in (Duration, Weight, ResumeWord, Digest, Name, Store, Prefix, SizeFromZero, ActiveColor, Steps, ShareOrOff):
         assert is_offered(kind, "${FROM_OUTSIDE}")
 
 
@@ -162,3 +174,111 @@ def test_one_address_stands_for_a_list_of_one() -> None:
     assert as_list("[::]:1") == ["[::]:1"]
     assert as_list(ListenAddress("::", 1)) == [ListenAddress("::", 1)]
     assert as_list(["a", "b"]) == ["a", "b"]
+
+
+def test_a_canary_is_a_share_or_shares_that_grow() -> None:
+    assert (read(Steps, "0%"), written(Steps, "0%")) == ((), "0%")
+    assert (read(Steps, "5%"), written(Steps, "5%")) == ((0.05,), "5%")
+    assert (read(Steps, 0.05), read(Steps, ["5%"])) == ((0.05,), (0.05,))
+    assert read(Steps, ["5%", "25%", "100%"]) == (0.05, 0.25, 1.0)
+    assert written(Steps, ["5%", 0.25, "100%"]) == ["5%", "25%", "100%"]
+
+
+@pytest.mark.parametrize(
+    "value", ["101%", "x", None, True, {}, [], ["0%", "5%"], ["5%", "5%"], ["25%", "5%"], ["5%", "101%"], [["5%"]]]
+)
+def test_what_is_no_canary_is_refused_with_one_that_is(value: object) -> None:
+    with pytest.raises(ValidationError, match="a share"):
+        read(Steps, value)
+
+
+def test_a_canary_has_a_bound_on_its_steps() -> None:
+    assert len(read(Steps, [step / STEPS_MAX for step in range(1, STEPS_MAX + 1)])) == STEPS_MAX
+    with pytest.raises(ValidationError, match="growing shares"):
+        read(Steps, [step / 200 for step in range(1, STEPS_MAX + 2)])
+
+
+@pytest.mark.parametrize("value", ["off", "Off", "no", "false", False])
+def test_a_bound_of_the_guard_may_be_off(value: object) -> None:
+    for kind in (ShareOrOff, AtLeastAsMuch, AtMostAsMuch):
+        assert read(kind, value) is None
+        assert written(kind, value) == "off"
+
+
+def test_a_bound_of_the_guard_is_written_as_it_is_read() -> None:
+    assert (read(ShareOrOff, "0%"), written(ShareOrOff, "2%")) == (0.0, "2%")
+    assert (read(AtLeastAsMuch, "1x"), written(AtLeastAsMuch, 1.5)) == (1.0, "1.5x")
+    assert (read(AtMostAsMuch, "1x"), written(AtMostAsMuch, "0.7")) == (1.0, "0.7x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "want"),
+    [
+        (ShareOrOff, "2x", "a share from 0% to 100%, such as 20% or 0.2, or off"),
+        (ShareOrOff, True, "or off"),
+        (AtLeastAsMuch, "0.9x", "a ratio of 1x or more, such as 1.5x, or off"),
+        (AtLeastAsMuch, "1,5x", "such as 1.5x, or off"),
+        (AtMostAsMuch, "1.1x", "a ratio over 0x and at most 1x, such as 0.7x, or off"),
+        (AtMostAsMuch, None, "or off"),
+    ],
+)
+def test_what_is_no_bound_is_refused_with_what_is_wanted(kind: Any, value: object, want: str) -> None:
+    with pytest.raises(ValidationError, match=want):
+        read(kind, value)
+
+
+def test_the_active_color_is_written_as_its_word() -> None:
+    assert read(ActiveColor, "green") is Color.GREEN
+    assert written(ActiveColor, Color.GREEN) == "green"
+
+
+def test_a_key_for_cookies_is_long_or_empty() -> None:
+    assert (read(CookieKey, ""), read(CookieKey, "k" * 16)) == ("", "k" * 16)
+    with pytest.raises(ValidationError, match=COOKIE_KEY_WANTED):
+        read(CookieKey, "k" * 15)
+    with pytest.raises(ValidationError, match=KEY_WANTED):
+        read(CookieKey, "k" * 16 + " ")
+
+
+def test_a_system_prompt_is_text_without_the_line_ends_of_its_block() -> None:
+    assert read(SystemText, "  Be brief.\n\nBe kind.\n") == "  Be brief.\n\nBe kind."
+    assert read(SystemText, " \n \n") == ""
+    assert read(SystemText, "ü" * (SYSTEM_BYTES_MAX // 2)) == "ü" * (SYSTEM_BYTES_MAX // 2)
+
+
+@pytest.mark.parametrize("value", ["ü" * (SYSTEM_BYTES_MAX // 2) + "x", "\ud800", None, ["x"], {"a": "b"}])
+def test_what_is_no_system_prompt_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError, match="text of at most 64KiB"):
+        read(SystemText, value)
+
+
+def test_defaults_are_kept_as_json_in_their_order() -> None:
+    defaults = {"top_p": 0.5, "stop": ["a", None], "think": False, "logit_bias": {"7": -1}, "effort": "low"}
+    assert list(read(Defaults, defaults).items()) == [
+        ("top_p", "0.5"),
+        ("stop", '["a",null]'),
+        ("think", "false"),
+        ("logit_bias", '{"7":-1}'),
+        ("effort", '"low"'),
+    ]
+    assert read(Defaults, None) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "want"),
+    [
+        ({"model": "x"}, "a setting of a request, such as temperature; a prompt stands in system"),
+        ({"<<": {}}, "a setting of a request"),
+        ({"a b": 1}, "a setting of a request"),
+        ({f"k{number}": number for number in range(51)}, "at most 50"),
+    ],
+)
+def test_what_cannot_be_a_default_is_refused(value: object, want: str) -> None:
+    with pytest.raises(ValidationError, match=want):
+        read(Defaults, value)
+    assert not is_offered(Defaults, value)
+
+
+def test_a_default_that_json_does_not_have_is_refused() -> None:
+    with pytest.raises(ValidationError, match="a number, true, false, text"):
+        read(Defaults, {"a": float("nan")})

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from understudy.controlplane.publisher import Publisher, first_snapshot
 from understudy.core.ask import DialectName
+from understudy.core.color import Color
 from understudy.core.health import Seen
+from understudy.core.rollout import NO_ROLLOUT, Rollout
 from understudy.core.snapshot import (
     Address,
     Backend,
@@ -301,6 +303,29 @@ def test_added_backend_begins_unknown_and_a_removed_one_is_forgotten() -> None:
     assert play.publisher.health_of("pi").condition is Condition.UNKNOWN
     assert play.publisher.set_plan(RoutingPlan((LAPTOP, PI))) == ("pi",)
     assert play.state().condition is Condition.UNKNOWN
+
+
+# --- Blue and green
+
+
+def test_rollout_is_published_once_and_survives_all_that_follows() -> None:
+    play = Play()
+    assert play.published.current.rollout is NO_ROLLOUT
+    green = Rollout(active=Color.GREEN)
+    play.publisher.set_rollout(green)
+    play.publisher.set_rollout(Rollout(active=Color.GREEN))
+    assert [one.rollout for one in play.changes] == [green]
+    play.find(GOOD)
+    play.publisher.set_duty("pi", Duty.DRAINING)
+    play.publisher.set_plan(RoutingPlan((PI,)))
+    assert [one.rollout for one in play.changes] == [green] * 4
+
+
+def test_plan_and_rollout_come_in_one_swap() -> None:
+    play = Play()
+    plan, green = RoutingPlan((LAPTOP,)), Rollout(active=Color.GREEN)
+    play.publisher.set_plan(plan, green)
+    assert [(one.plan, one.rollout) for one in play.changes] == [(plan, green)]
 
 
 steps = st.one_of(

@@ -1,10 +1,13 @@
 """Who goes on with a broken answer: another backend at once, the same one when it is back, nobody when it makes no sense."""
 
+from dataclasses import replace
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from support.targets import CHAT, DOWN, UP, snapshot_of, target
+from understudy.core.color import Color
 from understudy.core.commands import Abort, Command, Resume, Wait
 from understudy.core.resume import BARREN_MAX, RESUMES_MAX, Resumption
 from understudy.core.retry import AGAIN_INTERVAL_S
@@ -157,3 +160,20 @@ def test_what_no_other_backend_can_mend_ends_the_answer(kind: FailureKind) -> No
     play = Play(target(0, UP), target(1, UP))
     play.breaks("gpu0", kind)
     assert isinstance(play.command, Abort)
+
+
+def test_its_own_color_goes_on_before_another_and_another_before_nobody() -> None:
+    def of(number: int, color: Color) -> Target:
+        one = target(number, UP)
+        return replace(one, backend=replace(one.backend, color=color, in_flight_max=1))
+
+    play = Play(of(0, Color.BLUE), of(1, Color.GREEN), of(2, Color.GREEN))
+    play.resumption = Resumption(msgspec.structs.replace(CHAT, color="green"))
+    play.breaks("gpu1")
+    assert play.name == "gpu2"
+    full = Play(of(0, Color.BLUE), of(1, Color.GREEN), of(2, Color.GREEN))
+    full.resumption = Resumption(msgspec.structs.replace(CHAT, color="green"))
+    full.tally.begin("gpu1", is_trial=False)
+    full.tally.begin("gpu2", is_trial=False)
+    full.breaks("gpu1")
+    assert full.name == "gpu0"

@@ -51,6 +51,7 @@ def test_every_field_is_told() -> None:
     record.merging = "appended"
     record.session_loss = "full"
     record.cached = "hit"
+    record.color = "green"
     line = describe(record, Level.WARNING, "2026-01-31T23:59:59.123Z")
     assert msgspec.to_builtins(line) == {
         "timestamp": "2026-01-31T23:59:59.123Z",
@@ -79,7 +80,15 @@ def test_every_field_is_told() -> None:
         "session": "appended",
         "session_loss": "full",
         "cached": "hit",
+        "color": "green",
     }
+
+
+def test_one_that_took_too_long_is_said_louder() -> None:
+    record = exchange(attempt("pi"))
+    assert level_of(record) is Level.INFO
+    record.is_slow = True
+    assert level_of(record) is Level.WARNING
 
 
 def test_what_a_client_wrote_is_cut() -> None:

@@ -12,7 +12,7 @@ from understudy.core.snapshot import Address, Backend, BackendState, Condition, 
 from understudy.core.tally import Tally
 from understudy.core.transcript import Refusal
 from understudy.errors import FailureKind
-from understudy.telemetry.metrics import Histogram, Metrics, Moment
+from understudy.telemetry.metrics import Metrics, Moment
 from understudy.telemetry.session_counts import CacheMoment, SessionMoment
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
@@ -190,13 +190,6 @@ def test_sessions_and_cache_are_told_where_there_are_some() -> None:
     assert seen["understudy_sessions_kept_total", ()] == 1
     assert seen["understudy_sessions", ()] == 3
     assert seen["understudy_cache_entries", ()] == 2
-
-
-def test_a_duration_on_a_bound_belongs_to_it() -> None:
-    histogram = Histogram((0.1, 1.0))
-    for duration_s in (0.05, 0.1, 0.5, 1.0, 5.0):
-        histogram.add(duration_s)
-    assert histogram.buckets() == [("0.1", 2), ("1.0", 4), ("+Inf", 5)]
 
 
 def test_the_metrics_library_is_loaded_with_the_first_scrape_only() -> None:

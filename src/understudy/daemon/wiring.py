@@ -1,7 +1,7 @@
 """Build every object of the daemon, wire them, start and stop them in order; the only place that does.
 
-Called by cli.serve. Holds the wiring: publisher to relay, relay to publisher and log, signals to reload and stop, and the
-operator's view that the admin port shows. Decides nothing and moves no bytes.
+Run by daemon.start. Holds the wiring: publisher to relay, relay to publisher and log, signals to reload and stop. Decides nothing
+and moves no bytes.
 """
 
 import asyncio
@@ -22,8 +22,9 @@ from understudy.admin.api import Operator, make_app
 from understudy.admin.feed import EventFeed, Subscription
 from understudy.admin.guard import Guard
 from understudy.admin.port import AdminPort
+from understudy.admin.rollout_api import RolloutOperator
 from understudy.config.compile import compile_plan
-from understudy.config.load import NO_OVERRIDES, Overrides
+from understudy.config.load import Overrides
 from understudy.config.reload import Reloader, ReloadResult
 from understudy.config.schema import Settings
 from understudy.config.store_address import RedisUrl
@@ -32,18 +33,18 @@ from understudy.controlplane.publisher import Publisher, first_snapshot
 from understudy.core.record import ExchangeRecord
 from understudy.core.shortlist import is_usable
 from understudy.core.snapshot import Condition, Duty, Published, RoutingSnapshot
-from understudy.core.status import backends_status
 from understudy.core.tally import Tally
-from understudy.dataplane.listener import Listener, address_of, bind, raise_descriptor_limit
+from understudy.daemon import view
+from understudy.daemon.colors import Colors
+from understudy.dataplane.listener import Listener, address_of, raise_descriptor_limit
 from understudy.dataplane.pool import IDLE_MAX, Pool
 from understudy.dataplane.relay import Relay
 from understudy.dataplane.resolver import Resolver
-from understudy.errors import FailureKind
+from understudy.errors import FailureKind, Mistake
 from understudy.sessions.store import StoreError
 from understudy.telemetry import logs
 from understudy.telemetry.ledger import Ledger
-from understudy.telemetry.metrics import Metrics, Moment
-from understudy.telemetry.session_counts import CacheMoment, SessionMoment
+from understudy.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from understudy.sessions.keeper import Keeper
@@ -62,31 +63,33 @@ class Daemon(Operator):
     ) -> None:
         plan = compile_plan(settings)
         self.log = log
-        self._source = source
+        self.source = source
         # uvloop's own clock counts whole milliseconds and stands still within a turn of the loop; both have one origin.
-        self._clock = time.monotonic
-        self._started_at_s = self._clock()
+        self.clock = time.monotonic
+        self.started_at_s = self.clock()
         self._settings = settings
-        self._is_stopping = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._is_cut_short = asyncio.Event()
         self._is_usable: bool | None = None
-        self._addresses: list[str] = []
-        self._last_reload_at: float = 0.0
+        self.addresses: list[str] = []
+        self.last_reload_at: float = 0.0
         self.feed = EventFeed()
         self.metrics_kept = Metrics()
         self.ledger = Ledger(self._tell_exchanges, time.time)
         self.tally = Tally()
-        self.published = Published(first_snapshot(plan, self._clock()))
-        self.publisher = Publisher(self.published, self._clock, self._on_change, self.tell)
+        self.published = Published(first_snapshot(plan, self.clock()))
+        self.publisher = Publisher(self.published, self.clock, self._on_change, self.tell)
         self.resolver = Resolver(self.tell)
         clients_max = raise_descriptor_limit()
         self.pool = Pool(self.resolver, min(IDLE_MAX, clients_max // 4) if clients_max else IDLE_MAX)
         dice = Random().random  # noqa: S311  # jitter is no secret
         resolve = self.resolver.resolve
-        self.prober = Prober(self.published, self.publisher, self._clock, dice, resolve, evidence=self.tally.evidence_of)
-        self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix=secrets.token_hex(4), clock=self._clock)
+        self.prober = Prober(self.published, self.publisher, self.clock, dice, resolve, evidence=self.tally.evidence_of)
+        self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix=secrets.token_hex(4), clock=self.clock)
         self.relay.clients.own_max = clients_max
         self.keeper = self.sessions = self._set_up_sessions(settings)
+        self.rollout: RolloutOperator | None = None
+        self.colors = Colors(self, env)
         self.reloader = Reloader(source, env, settings, self._offer, self.tell, overrides=overrides)
         self.listener: Listener | None = None
         self.admin: AdminPort | None = None
@@ -105,7 +108,7 @@ class Daemon(Operator):
         with _told_as_os_error():
             wanted = StoreRules(address, rules.format, rules.key, rules.ttl, rules.timeout, rules.prefix)
             store = make_store(wanted, self.tell)
-        keeper = Keeper(store, clock=self._clock, wall=time.time, tell=self.tell)
+        keeper = Keeper(store, clock=self.clock, wall=time.time, tell=self.tell)
         self.relay.turns = Turns(keeper, self.published, wall=time.time, tell=self.tell, report=self.report)
         return keeper
 
@@ -114,13 +117,13 @@ class Daemon(Operator):
     async def serve(self, public: list[socket.socket], admin: socket.socket) -> None:
         """Run until told to stop."""
         settings = self._settings
-        self._addresses = [address_of(sock) for sock in public]
+        self.addresses = [address_of(sock) for sock in public]
         self.listener = self.relay.clients.gate = Listener(self.relay, public)
         self.admin = AdminPort(make_app(self, Guard(settings.admin.token, settings.admin.listen.host)))
         if self.keeper is not None:
             with _told_as_os_error():
                 await self.keeper.open()
-        self.log.tell("config.loaded", file=str(self._source) if self._source else None, backends=len(settings.backends))
+        self.log.tell("config.loaded", file=str(self.source) if self.source else None, backends=len(settings.backends))
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self.prober.run(), name="prober"),
@@ -137,16 +140,16 @@ class Daemon(Operator):
             self.log.tell(
                 "daemon.started",
                 version=__version__,
-                listen=self._addresses,
+                listen=self.addresses,
                 admin=address_of(admin),
-                file=str(self._source) if self._source else None,
+                file=str(self.source) if self.source else None,
                 backends=[backend.name for backend in settings.backends],
                 pid=os.getpid(),
                 connections_max=min(
                     self.relay.clients.own_max or settings.limits.connections_max, settings.limits.connections_max
                 ),
             )
-            await self._is_stopping.wait()
+            await self._stopping.wait()
             await self._drain()
             for task in background:
                 task.cancel()
@@ -154,18 +157,19 @@ class Daemon(Operator):
             self.relay.end_running()
             await self.relay.turns.close()
             await self.keeper.close()
+        await self.colors.close()
         self.relay.stop()
         self.ledger.flush()
         self.feed.end()
         await self.admin.stop()
         # Closed connections get one turn of the loop to be gone.
         await asyncio.sleep(0)
-        self.log.tell("daemon.stopped", uptime_s=round(self._clock() - self._started_at_s, 3))
+        self.log.tell("daemon.stopped", uptime_s=round(self.clock() - self.started_at_s, 3))
 
     async def _first_probes(self) -> None:
         """Wait until every backend was probed once, at most `FIRST_PROBES_S_MAX`."""
-        deadline_s = self._clock() + FIRST_PROBES_S_MAX
-        while self._clock() < deadline_s:
+        deadline_s = self.clock() + FIRST_PROBES_S_MAX
+        while self.clock() < deadline_s:
             if all(target.state.condition is not Condition.UNKNOWN for target in self.published.current.targets):
                 return
             await asyncio.sleep(0.005)
@@ -174,6 +178,7 @@ class Daemon(Operator):
         while True:
             await asyncio.sleep(TICK_S)
             self.publisher.tick()
+            self.colors.tick()
 
     async def _drain(self) -> None:
         """Refuse new connections, let running exchanges finish within the bound."""
@@ -182,8 +187,8 @@ class Daemon(Operator):
         if self.listener is not None:
             self.listener.stop()
         self.relay.stop_taking()
-        deadline_s = self._clock() + bound_s
-        while self.relay.running and self._clock() < deadline_s and not self._is_cut_short.is_set():
+        deadline_s = self.clock() + bound_s
+        while self.relay.running and self.clock() < deadline_s and not self._is_cut_short.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_cut_short.wait(), DRAIN_LOOK_S)
 
@@ -193,11 +198,16 @@ class Daemon(Operator):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been told to stop."""
+        return self._stopping.is_set()
+
     def stop(self) -> None:
         """Begin to stop; called again, stop at once."""
-        if self._is_stopping.is_set():
+        if self._stopping.is_set():
             self._is_cut_short.set()
-        self._is_stopping.set()
+        self._stopping.set()
 
     # --- the wiring between the rooms
 
@@ -210,16 +220,25 @@ class Daemon(Operator):
                 self.tell("pool.recovered" if is_usable else "pool.became_empty", {"backends": len(snapshot.targets)})
             self._is_usable = is_usable
 
-    def _offer(self, settings: Settings) -> None:
-        """Put reloaded settings into force."""
+    def _offer(self, settings: Settings) -> Mistake | None:
+        """Put reloaded settings into force; returns why they cannot be, if so."""
+        plan = compile_plan(settings)
+        rollout, mistake = self.colors.offered(plan)
+        if mistake is not None:
+            return mistake
         self._settings = settings
         if self.keeper is not None:
             self.keeper.set_ttl(settings.sessions.ttl)
-        for name in self.publisher.set_plan(compile_plan(settings)):
+        for name in self.publisher.set_plan(plan, rollout):
             self.tally.renew(name)
+        self.colors.on_plan()
         self.resolver.retain({backend.address.host for backend in self.published.current.plan.backends})
-        self.metrics_kept.retain({backend.name for backend in settings.backends})
+        names = {backend.name for backend in settings.backends}
+        self.metrics_kept.retain(names)
+        if self.colors.shadows is not None:
+            self.colors.shadows.counts.retain(names)
         self.prober.on_plan_change()
+        return None
 
     def _reload(self, trigger: str) -> ReloadResult:
         return self.reloader.reload(trigger)
@@ -238,7 +257,9 @@ class Daemon(Operator):
         self.ledger.add(record)
 
     def _tell_exchanges(self, records: Sequence[ExchangeRecord]) -> None:
+        slow_s = self._settings.log.slow
         for record in records:
+            record.is_slow = 0.0 < slow_s < record.duration_s
             self.metrics_kept.on_exchange(record)
             self.log.exchange_line(record)
             self.feed.tell_exchange(record)
@@ -249,7 +270,7 @@ class Daemon(Operator):
         self.ledger.flush()
         if event in ("config.reloaded", "config.refused"):
             self.metrics_kept.on_reload(is_accepted=event == "config.reloaded")
-            self._last_reload_at = time.time()
+            self.last_reload_at = time.time()
         self.log.tell(event, **fields)
         self.feed.tell(event, fields)
 
@@ -262,58 +283,15 @@ class Daemon(Operator):
 
     def status(self) -> dict[str, Any]:
         """Return what `understudy status` shows; durations in seconds."""
-        snapshot, now_s = self.published.current, self._clock()
-        last = self.reloader.last
-        return {
-            "version": __version__,
-            "uptime_s": round(now_s - self._started_at_s, 3),
-            "generation": snapshot.generation,
-            "ready": self.is_ready()[0],
-            "stopping": self._is_stopping.is_set(),
-            "listen": self._addresses,
-            "file": str(self._source) if self._source else None,
-            "balance": str(snapshot.plan.balance),
-            "running": len(self.relay.running),
-            "waiting": len(self.relay.line),
-            "connections": len(self.relay.clients.connections),
-            "reload": None if last is None else {"at": self._last_reload_at, **last.facts()},
-            "backends": backends_status(snapshot, self.tally, now_s),
-        }
+        return view.status_of(self)
 
     def is_ready(self) -> tuple[bool, dict[str, Any]]:
         """Return whether requests can be answered, and why not."""
-        snapshot = self.published.current
-        usable = [target.backend.name for target in snapshot.targets if is_usable(target)]
-        is_stopping = self._is_stopping.is_set()
-        facts: dict[str, Any] = {"usable": usable, "stopping": is_stopping, "backends": len(snapshot.targets)}
-        if self.keeper is not None:
-            facts["sessions"] = self.keeper.facts()
-        return bool(usable) and not is_stopping, facts
+        return view.readiness_of(self)
 
     def metrics(self) -> bytes:
         """Return the metrics as Prometheus text."""
-        self.ledger.flush()
-        moment = Moment(
-            self.published.current,
-            self.tally,
-            self._clock(),
-            waiting=len(self.relay.line),
-            connections=len(self.relay.clients.connections),
-            log_lines_dropped=self.log.dropped_total,
-            sessions=self._session_moment(),
-            cache=CacheMoment(len(self.relay.answers), self.relay.answers.kept_bytes) if self.relay.answers.is_on else None,
-        )
-        return self.metrics_kept.render(moment)
-
-    def _session_moment(self) -> SessionMoment | None:
-        keeper = self.keeper
-        if keeper is None:
-            return None
-        size_bytes = keeper.swept.size_bytes if keeper.swept is not None else 0
-        is_up = int(keeper.loss is None)
-        return SessionMoment(
-            keeper.sessions, size_bytes, keeper.held, keeper.waiting, store_up=is_up, kept=keeper.kept, lost=keeper.lost
-        )
+        return view.metrics_of(self)
 
     async def reload(self) -> ReloadResult:
         """Read the file again."""
@@ -351,50 +329,9 @@ def _spare_collector() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-async def run(settings: Settings, *, source: Path | None, env: Mapping[str, str], overrides: Overrides = NO_OVERRIDES) -> int:
-    """Run the daemon until a signal stops it. Returns 0; raises OSError when an address cannot be had."""
-    public: list[socket.socket] = []
-    admin: socket.socket | None = None
-    log: logs.Log | None = None
-    try:
-        public += [_bind(address.host, address.port, address.path) for address in settings.listen]
-        admin = _bind(settings.admin.listen.host, settings.admin.listen.port, settings.admin.listen.path)
-        log = logs.configure(settings.log.format, settings.log.level)
-        log.adopt_libraries()
-        daemon = Daemon(settings, source, env, overrides, log)
-        asyncio.get_running_loop().set_exception_handler(_Reporter(log).report)
-        await daemon.serve(public, admin)
-    finally:
-        for sock in (*public, *([admin] if admin else [])):
-            sock.close()
-        if log is not None:
-            log.close()
-    return 0
-
-
 @contextlib.contextmanager
 def _told_as_os_error() -> Iterator[None]:
     try:
         yield
     except StoreError as error:
         raise OSError(0, f"sessions.store: {error.detail or error.loss}") from error
-
-
-def _bind(host: str, port: int, path: str) -> socket.socket:
-    try:
-        return bind(host, port, path)
-    except OSError as error:
-        where = f"unix:{path}" if path else f"{host}:{port}"
-        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror or error}") from error
-
-
-class _Reporter:
-    """Writes what the event loop could not hand to anybody: our own mistakes outside of an exchange."""
-
-    def __init__(self, log: logs.Log) -> None:
-        self._log = log
-
-    def report(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Write one event with the traceback."""
-        said, error = context.get("message", ""), context.get("exception")
-        self._log.error("library.complained", library="asyncio", said=said, exc_info=error)

@@ -1,108 +1,28 @@
-"""Plays of the whole daemon in this process: started, wired, reloaded, told what to do, and stopped in order."""
+"""Plays of the whole daemon in this process: wired, reloaded, told what to do, and stopped in order."""
 
 import asyncio
-import gc
 import json
-import os
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from support.collector import spared_collector
 from support.daemon import backend, settings
+from support.running import eventually, serving
 from support.scripted import ScriptedEngine
 from support.stage import chat, request
 from support.steps import Gate, answer, hold, send
 from understudy.admin.openapi import document
-from understudy.config.load import NO_OVERRIDES, load_text
 from understudy.core.snapshot import Condition, Duty
-from understudy.daemon import Daemon, run
-from understudy.dataplane.listener import bind
-from understudy.telemetry import logs
 
-DEADLINE_S = 10.0
-
-
-@pytest.fixture(autouse=True)
-def collector() -> Iterator[None]:
-    """The daemon tunes the garbage collector of its process, which is the tests' here."""
-    before = gc.get_threshold()
-    yield
-    gc.unfreeze()
-    gc.set_threshold(*before)
+collector = spared_collector
 
 
 @pytest.fixture
 def engine() -> Iterator[ScriptedEngine]:
     with ScriptedEngine("gpu0") as one:
         yield one
-
-
-async def eventually(is_true: Callable[[], object], what: str) -> None:
-    """Return as soon as it is true; AssertionError at the deadline."""
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while not is_true():  # noqa: ASYNC110  # what is waited for has no event of its own
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"not within {DEADLINE_S} s: {what}") from None
-
-
-class Running:
-    """A daemon that serves, with its port and its log."""
-
-    def __init__(self, daemon: Daemon, ports: tuple[int, int], log: Path) -> None:
-        self.daemon = daemon
-        self.port, self.admin_port = ports
-        self._log = log
-
-    def events(self, name: str = "") -> list[dict[str, Any]]:
-        """Return the log's lines, those of one event only where it is named."""
-        lines = [json.loads(line) for line in self._log.read_text().splitlines()]
-        return [line for line in lines if not name or line["event"] == name]
-
-    async def told(self, name: str) -> dict[str, Any]:
-        """Wait for an event; the last one of that name."""
-        await eventually(lambda: self.events(name), name)
-        return self.events(name)[-1]
-
-    async def ask(self, data: bytes, *, admin: bool = False) -> bytes:
-        """Ask on a connection of its own that ends with the answer."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.admin_port if admin else self.port)
-        writer.write(data.replace(b"Host: gw\r\n", b"Host: 127.0.0.1\r\nConnection: close\r\n", 1))
-        try:
-            return await reader.read()
-        finally:
-            writer.close()
-
-    def condition(self, number: int = 0) -> Condition:
-        """Return what is believed of a backend."""
-        return self.daemon.published.current.targets[number].state.condition
-
-
-@asynccontextmanager
-async def serving(wanted: dict[str, Any], folder: Path, source: Path | None = None) -> AsyncIterator[Running]:
-    """Serve until the play ends."""
-    path = folder / "log.json"
-    with path.open("wb") as stream:
-        log = logs.configure("json", "info", stream.fileno())
-        public, admin = bind("127.0.0.1", 0), bind("127.0.0.1", 0)
-        daemon = Daemon(load_text(json.dumps(wanted), {}), source, {}, NO_OVERRIDES, log)
-        task = asyncio.ensure_future(daemon.serve([public], admin))
-        running = Running(daemon, (public.getsockname()[1], admin.getsockname()[1]), path)
-        try:
-            await eventually(lambda: task.done() or running.events("daemon.started"), "daemon.started")
-            yield running
-        finally:
-            daemon.stop()
-            daemon.stop()
-            await task
-            public.close()
-            admin.close()
-            log.close()
 
 
 async def test_request_is_answered_logged_counted_and_told(engine: ScriptedEngine, tmp_path: Path) -> None:
@@ -232,25 +152,3 @@ async def test_mistake_of_our_own_is_logged(engine: ScriptedEngine, tmp_path: Pa
         line = await running.told("exchange.failed_internally")
         assert line["request_id"] == "id-1"
         assert "RuntimeError: ours" in line["exception"]
-
-
-async def test_port_that_is_taken_is_told_with_its_address(engine: ScriptedEngine) -> None:
-    with bind("127.0.0.1", 0) as taken:
-        where = f"127.0.0.1:{taken.getsockname()[1]}"
-        wanted = load_text(json.dumps(settings(backend(engine), listen=where)), {})
-        with pytest.raises(OSError, match=f"cannot listen on {where}"):
-            await run(wanted, source=None, env={})
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signal_ends_the_run_well(
-    engine: ScriptedEngine, capfd: pytest.CaptureFixture[str], number: signal.Signals
-) -> None:
-    wanted = load_text(json.dumps(settings(backend(engine))), {})
-    before = signal.getsignal(number)
-    task = asyncio.ensure_future(run(wanted, source=None, env={}))
-    await eventually(lambda: task.done() or signal.getsignal(number) is not before, "the signal handler")
-    os.kill(os.getpid(), number)
-    assert await asyncio.wait_for(task, DEADLINE_S) == 0
-    asyncio.get_running_loop().remove_signal_handler(number)
-    assert "daemon.stopped" in capfd.readouterr().err

@@ -1,0 +1,12 @@
+"""What all sections of the file share.
+
+Used by config.schema and its parts, and by config.validation. Holds no key of its own.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, unknown keys refused, values kept out of pydantic's own messages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

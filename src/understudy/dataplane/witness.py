@@ -1,0 +1,58 @@
+"""What every attempt of a generating exchange came to, by color: what the guard compares.
+
+Set by daemon while the file has a guard; told by dataplane.attempt. Counts into core.comparison and judges nothing. An answer
+without a word counts as a failure: its client waited for one. What the client itself did wrong counts, too, since it would have
+done it wrong with the other color.
+"""
+
+from understudy.core.color import Color
+from understudy.core.comparison import Comparison
+from understudy.dataplane.attempt import RunningAttempt
+from understudy.errors import MEANING, FailureKind, Side
+
+# Of many answers a few a second are read for their speed: it takes about 0.3 ms for 250 tokens.
+READ_INTERVAL_S = 0.05
+_COLORS = {str(color): color for color in (Color.BLUE, Color.GREEN)}
+# These say nothing of an answer's quality: it was not needed, or the connection had been closed before.
+_NO_FAILURES = frozenset({FailureKind.HEDGE_LOST, FailureKind.STALE_REUSE, FailureKind.RESUME_REFUSED})
+
+
+class Witness:
+    """Tells the comparison."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+        self._read_at_s: dict[Color, float] = {}
+
+    def on_attempt(self, attempt: RunningAttempt, kind: FailureKind | None, now_s: float) -> None:
+        """An attempt is over; `kind` None: it did what was asked of it."""
+        color = _COLORS.get(attempt.color)
+        if color is None or not attempt.exchange.ask.is_generating:
+            return
+        if kind is not None:
+            if MEANING[kind].side is Side.UPSTREAM and kind not in _NO_FAILURES:
+                self._comparison.on_failure(color, now_s)
+        elif attempt.exchange.record.status >= 400:
+            self._comparison.on_failure(color, now_s)
+        else:
+            self._on_answer(attempt, color, now_s)
+
+    def _on_answer(self, attempt: RunningAttempt, color: Color, now_s: float) -> None:
+        if attempt.is_wordless:
+            self._comparison.on_failure(color, now_s)
+            return
+        if not attempt.is_streamed or attempt.is_resume:
+            # What did not come as a stream, or continued one, tells nothing of how fast answers are.
+            self._comparison.on_answer(color, 0.0, 0.0, now_s)
+            return
+        ttft_s = attempt.content_at_s - attempt.sent_at_s
+        self._comparison.on_answer(color, ttft_s, self._speed(attempt, color, now_s), now_s)
+
+    def _speed(self, attempt: RunningAttempt, color: Color, now_s: float) -> float:
+        """Return characters a second after the first content, 0.0 where it is not measured."""
+        resumer, elapsed_s = attempt.exchange.resumer, now_s - attempt.content_at_s
+        if resumer is None or elapsed_s <= 0 or now_s < self._read_at_s.get(color, 0.0) + READ_INTERVAL_S:
+            return 0.0
+        self._read_at_s[color] = now_s
+        transcript = resumer.received.transcript()
+        return transcript.size_characters / elapsed_s if transcript is not None and not transcript.is_unreadable else 0.0
