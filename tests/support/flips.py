@@ -54,7 +54,7 @@ class Figures:
     """What came of a play. Latencies in seconds, from the order to its being in force as the one who gave it is told."""
 
     requests: int = 0
-    retried: int = 0
+    repeated: Counter[str] = field(default_factory=Counter)
     flips: Counter[str] = field(default_factory=Counter)
     talks: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Figures:
         )
         return "\n".join(
             (
-                f"requests {self.requests} in {self.duration_s:.1f} s, wrong {self.wrong_count}, repeated for a restart {self.retried}",
+                f"requests {self.requests} in {self.duration_s:.1f} s, wrong {self.wrong_count}, repeated for a restart {dict(self.repeated)}",
                 f"flips {sum(self.flips.values())}: {dict(self.flips)}",
                 f"conversations {sum(self.talks.values())}: {dict(self.talks)}; saw both colors {self.saw_both}, moved {self.moves}",
                 f"new ones held against an acknowledged flip {self.new_checked}, against a recall {self.recalled_checked}",
@@ -139,11 +139,13 @@ class Flips:
                     self._wrong(talk, repr(error))
                     talk.turns = 0
                     return
+                why = str(error) if self.epoch != epoch or certain else "no connection"
             else:
                 # What a stopping daemon has not begun it refuses, so that it can be repeated.
                 if not (self.setting.restarts and reply.status == 503):
                     break
-            self.figures.retried += 1
+                why = "503"
+            self.figures.repeated[why + (", sent before the stop" if certain else "")] += 1
             await self._is_up.wait()
         self.figures.requests += 1
         if why := wrong_with(reply, talk.path, is_streamed=is_streamed, says=self._says):

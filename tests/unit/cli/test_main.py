@@ -14,7 +14,7 @@ from understudy.cli.main import main
 COMMANDS = [
     *("serve", "check", "demo", "status", "reload", "drain", "ready", "maintenance"),
     *("switch", "rollback", "canary"),
-    *("sessions", "schema"),
+    *("compare", "sessions", "schema"),
 ]
 
 
