@@ -302,7 +302,13 @@ def main() -> None:
     parser.add_argument("--sessions", action="store_true", help="rollbacks take sessions back")
     asked = parser.parse_args()
     setting = Setting(
-        asked.requests, asked.flips, asked.restarts, asked.clients, asked.seed, is_stored=asked.stored, takes_sessions=asked.sessions
+        asked.requests,
+        asked.flips,
+        asked.restarts,
+        asked.clients,
+        asked.seed,
+        is_stored=asked.stored,
+        takes_sessions=asked.sessions,
     )
     with tempfile.TemporaryDirectory() as folder:
         play(setting, Path(folder))

@@ -6,14 +6,17 @@ Used by support.flips and by the plays of rollouts. The color of an answer is re
 import asyncio
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from support.answers import LAST_CHUNK, NDJSON, SSE, chunk, stream_head, whole
+from support.daemon import Daemon, settings
 from support.personas import anthropic_events, ollama_lines, openai_chat_events
 from support.scripted import Received, ScriptedEngine
 from support.steps import Answer, answer, pause, send
-from support.wire import Head, Reply, request_bytes
+from support.wire import Head, Reply, chat, request_bytes
 
 CHAT, OLLAMA, MESSAGES = "/v1/chat/completions", "/api/chat", "/v1/messages"
 PATHS = (CHAT, OLLAMA, MESSAGES)
@@ -187,3 +190,43 @@ def _head(raw: bytes) -> Head:
     first, *lines = raw[:-4].decode("latin-1").split("\r\n")
     fields = tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
     return Head(int(first.split(" ")[1]), fields, raw)
+
+
+def colored_daemon(folder: Path, *entries: dict[str, Any], **sections: Any) -> Daemon:
+    """Make a daemon, not yet running, whose state folder is FOLDER/state."""
+    return Daemon(settings(*entries, **sections), folder, environment={"XDG_STATE_HOME": str(folder / "state")})
+
+
+def chat_request(words: str = "who is there?", *, session: str = "", stream: bool = False, **headers: str) -> bytes:
+    """Write a chat; `headers` with underscores for dashes."""
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    return request_bytes("POST", CHAT, chat(words, stream=stream), ({"X-Session-ID": session} if session else {}) | fields)
+
+
+def ask_all(port: int, requests: Sequence[bytes], clients: int = 16) -> list[Reply]:
+    """Send the requests from so many clients at once and return the answers in the requests' order."""
+
+    async def gathered() -> list[Reply]:
+        replies: dict[int, Reply] = {}
+        numbered = iter(enumerate(requests))
+
+        async def client() -> None:
+            link = Link()
+            for number, request in numbered:
+                replies[number] = await link.ask(port, request)
+            link.close()
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(clients):
+                tasks.create_task(client())
+        return [replies[number] for number in range(len(requests))]
+
+    return asyncio.run(gathered())
+
+
+def order(daemon: Daemon, what: str, status: int = 200) -> dict[str, Any]:
+    """Give an order at the admin port, as "switch?color=green", and return what it says; it must have this status."""
+    reply = daemon.admin(f"/api/rollout/{what}", method="POST")
+    assert reply.status == status, reply
+    told: dict[str, Any] = reply.json()
+    return told

@@ -14,7 +14,6 @@ from aiohttp import web
 
 from understudy.admin.feed import Subscription
 from understudy.admin.guard import Guard, Pace, Refusal
-from understudy.admin.openapi import document
 from understudy.admin.reply import HEADERS, error_reply, json_reply
 from understudy.admin.rollout_api import RolloutOperator, add_rollout
 from understudy.admin.sessions_api import SessionsOperator, add_sessions
@@ -174,7 +173,7 @@ class _Answers:
     async def page(self, _request: web.Request) -> web.Response:
         rows = "".join(
             f"<li><code>{method.upper()} {path}</code> {operation['summary']}</li>"
-            for path, operations in document()["paths"].items()
+            for path, operations in _described()["paths"].items()
             for method, operation in operations.items()
         )
         text = f"<!doctype html><html lang=en><meta charset=utf-8><title>Understudy</title><h1>Understudy</h1><ul>{rows}</ul>\n"
@@ -196,7 +195,7 @@ class _Answers:
         return json_reply(200, self._operator.status())
 
     async def openapi(self, _request: web.Request) -> web.Response:
-        return json_reply(200, document())
+        return json_reply(200, _described())
 
     async def reload(self, _request: web.Request) -> web.Response:
         try:
@@ -250,6 +249,13 @@ class _Answers:
     async def end_streams(self, _app: web.Application) -> None:
         for subscription in self._streams:
             subscription.end()
+
+
+def _described() -> dict[str, Any]:
+    # Loaded when somebody asks: half a MiB that most daemons never need.
+    from understudy.admin.openapi import document
+
+    return document()
 
 
 async def _next_piece(subscription: Subscription) -> bytes:

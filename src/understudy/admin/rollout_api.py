@@ -8,7 +8,7 @@ Decides and changes nothing itself; that happens behind the `RolloutOperator`.
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from aiohttp import web
@@ -17,7 +17,9 @@ from understudy.admin.reply import error_reply, json_reply
 from understudy.config.quantities import Unreadable, read_share, write_share
 from understudy.config.values import STEPS_MAX
 from understudy.core.color import Color
-from understudy.core.switching import SwitchOutcome
+
+if TYPE_CHECKING:
+    from understudy.core.switching import SwitchOutcome
 
 # The word in place of a share that stands for what the file says.
 FILE_WORD = "file"
@@ -41,15 +43,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class RolloutOperator(Protocol):
     """What the admin port needs of the rollout. A refusal is told in the outcome; nothing here raises."""
 
-    async def switch(self, to: Color, *, is_forced: bool) -> SwitchOutcome:
+    async def switch(self, to: Color, *, is_forced: bool) -> "SwitchOutcome":
         """Give the new conversations to `to`, BLUE or GREEN; refused where it could not serve them, unless forced."""
         ...
 
-    async def roll_back(self, *, takes_sessions: bool) -> SwitchOutcome:
+    async def roll_back(self, *, takes_sessions: bool) -> "SwitchOutcome":
         """End the canary, or else take back the last switch; with `takes_sessions` the conversations come back, too."""
         ...
 
-    async def set_canary(self, shares: tuple[float, ...] | None) -> SwitchOutcome:
+    async def set_canary(self, shares: tuple[float, ...] | None) -> "SwitchOutcome":
         """Begin a canary at the first of `shares`; None: those of the file, (): end it."""
         ...
 
@@ -117,7 +119,7 @@ async def _set_canary(rollout: RolloutOperator, request: web.Request) -> web.Res
     return _told_outcome(rollout, await rollout.set_canary(_read_shares(asked)))
 
 
-def _told_outcome(rollout: RolloutOperator, outcome: SwitchOutcome) -> web.Response:
+def _told_outcome(rollout: RolloutOperator, outcome: "SwitchOutcome") -> web.Response:
     if outcome.refusal:
         raise _Refused(409, "switch_refused", outcome.refusal)
     state = outcome.rollout

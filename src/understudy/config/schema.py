@@ -157,10 +157,10 @@ class BackendSettings(Section):
         default="", repr=False, description="Sent to this backend as a bearer token; empty: what the client sent goes on."
     )
     health: Annotated[HealthSettings, nothing_is_empty(dict)] = Field(
-        default_factory=HealthSettings, description="Any keys of health, for this backend alone."
+        default_factory=HealthSettings.model_construct, description="Any keys of health, for this backend alone."
     )
     timeouts: Annotated[AttemptTimeoutSettings, nothing_is_empty(dict)] = Field(
-        default_factory=AttemptTimeoutSettings,
+        default_factory=AttemptTimeoutSettings.model_construct,
         description="connect, first_token and stall of timeouts, for this backend alone.",
     )
     system: SystemText = Field(
@@ -320,20 +320,20 @@ class Settings(Section):
         default=(ListenAddress("127.0.0.1", 8080),),
         description="Where clients connect: HOST:PORT, [::]:PORT or unix:/path; a list is allowed.",
     )
-    admin: Annotated[AdminSettings, nothing_is_empty(dict)] = Field(default_factory=AdminSettings)
+    admin: Annotated[AdminSettings, nothing_is_empty(dict)] = Field(default_factory=AdminSettings.model_construct)
     backends: Annotated[tuple[BackendSettings, ...], Field(min_length=1)] = Field(
         description="The backends, in order of preference.", examples=["- {name: pi, url: http://192.168.1.100:11434}"]
     )
-    health: Annotated[HealthSettings, nothing_is_empty(dict)] = Field(default_factory=HealthSettings)
-    timeouts: Annotated[TimeoutSettings, nothing_is_empty(dict)] = Field(default_factory=TimeoutSettings)
-    failover: Annotated[FailoverSettings, nothing_is_empty(dict)] = Field(default_factory=FailoverSettings)
+    health: Annotated[HealthSettings, nothing_is_empty(dict)] = Field(default_factory=HealthSettings.model_construct)
+    timeouts: Annotated[TimeoutSettings, nothing_is_empty(dict)] = Field(default_factory=TimeoutSettings.model_construct)
+    failover: Annotated[FailoverSettings, nothing_is_empty(dict)] = Field(default_factory=FailoverSettings.model_construct)
     balance: Balance = Field(default=Balance.ORDERED, description="How one of several usable backends of a role is chosen.")
-    sessions: Annotated[SessionSettings, nothing_is_empty(dict)] = Field(default_factory=SessionSettings)
-    cache: Annotated[CacheSettings, nothing_is_empty(dict)] = Field(default_factory=CacheSettings)
-    rollout: Annotated[RolloutSettings, nothing_is_empty(dict)] = Field(default_factory=RolloutSettings)
-    access: Annotated[AccessSettings, nothing_is_empty(dict)] = Field(default_factory=AccessSettings)
-    log: Annotated[LogSettings, nothing_is_empty(dict)] = Field(default_factory=LogSettings)
-    limits: Annotated[LimitSettings, nothing_is_empty(dict)] = Field(default_factory=LimitSettings)
+    sessions: Annotated[SessionSettings, nothing_is_empty(dict)] = Field(default_factory=SessionSettings.model_construct)
+    cache: Annotated[CacheSettings, nothing_is_empty(dict)] = Field(default_factory=CacheSettings.model_construct)
+    rollout: Annotated[RolloutSettings, nothing_is_empty(dict)] = Field(default_factory=RolloutSettings.model_construct)
+    access: Annotated[AccessSettings, nothing_is_empty(dict)] = Field(default_factory=AccessSettings.model_construct)
+    log: Annotated[LogSettings, nothing_is_empty(dict)] = Field(default_factory=LogSettings.model_construct)
+    limits: Annotated[LimitSettings, nothing_is_empty(dict)] = Field(default_factory=LimitSettings.model_construct)
 
 
 def json_schema() -> dict[str, Any]:

@@ -46,7 +46,7 @@ from understudy.config.quantities import (
 from understudy.config.store_address import STORE_PATTERN, StoreAddress, read_store, write_store
 from understudy.core.color import Color
 from understudy.core.snapshot import Address, ResumeRule
-from understudy.dialects.prompting import DEFAULTS_REFUSED
+from understudy.dialects.prompting_defaults import DEFAULTS_REFUSED
 
 NAME_PATTERN: Final = r"[a-z0-9][a-z0-9_-]*"
 NAME_LENGTH_MAX: Final = 63

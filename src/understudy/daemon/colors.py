@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from understudy.core.color import Color
 from understudy.core.rollout import Rollout
 from understudy.core.snapshot import RoutingPlan
-from understudy.core.switching import SwitchOutcome
 from understudy.errors import Mistake
 
 if TYPE_CHECKING:
     from understudy.controlplane.rollout_driver import RolloutDriver
     from understudy.controlplane.shadows import Shadows
     from understudy.core.comparison import Comparison
+    from understudy.core.switching import SwitchOutcome
     from understudy.daemon.wiring import Daemon
 
 SECRET_BYTES = 32
@@ -145,15 +145,15 @@ class Colors:
 
     # --- the operator's word (admin.rollout_api)
 
-    async def switch(self, to: Color, *, is_forced: bool) -> SwitchOutcome:
+    async def switch(self, to: Color, *, is_forced: bool) -> "SwitchOutcome":
         """Give the new conversations to `to`; see RolloutDriver.switch."""
         return await self._driven().switch(to, is_forced=is_forced)
 
-    async def roll_back(self, *, takes_sessions: bool) -> SwitchOutcome:
+    async def roll_back(self, *, takes_sessions: bool) -> "SwitchOutcome":
         """End the canary, or else take back the last switch; see RolloutDriver.roll_back."""
         return await self._driven().roll_back(takes_sessions=takes_sessions)
 
-    async def set_canary(self, shares: tuple[float, ...] | None) -> SwitchOutcome:
+    async def set_canary(self, shares: tuple[float, ...] | None) -> "SwitchOutcome":
         """Begin or end a canary; see RolloutDriver.set_canary."""
         return await self._driven().set_canary(shares)
 

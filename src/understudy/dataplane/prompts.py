@@ -5,7 +5,6 @@ Kept by dataplane.relay for the plan in force. How a prompt is put into a body i
 
 from understudy.core.color import Color, Prompt
 from understudy.core.snapshot import Backend, RoutingPlan
-from understudy.dialects.prompting import with_prompt
 
 _COLORS = {str(color): color for color in Color}
 
@@ -21,6 +20,9 @@ class Prompts:
 
     def added(self, path: str, body: bytes, backend: Backend, color: str) -> bytes:
         """Return a body as that backend is to get it; `color` is the exchange's, which a backend of no color takes on."""
+        # Loaded with the first prompt: most files have none.
+        from understudy.dialects.prompting import with_prompt
+
         return with_prompt(path, body, self.of(backend, color))
 
     def of(self, backend: Backend, color: str) -> Prompt:
