@@ -1,4 +1,4 @@
-"""Load without end while the active color is flipped: no request fails, no conversation sees both colors, new ones get the new one.
+"""Load without end while the active color is flipped: no request fails, no conversation sees both colors.
 
 Run in small by tests/integration/test_rollout.py and by hand as `PYTHONPATH=tests python -m support.flips --requests 20000
 --flips 100 --seed 1`. Flips come by the file, by SIGHUP, by the admin port and by the command line, rollbacks among them, and
@@ -28,12 +28,16 @@ from support.wire import Reply
 
 TALKS_OPEN_MAX = 6
 WRONG_MAX = 20
+TWINS = 0.05
 ENGINES = (("b0", "blue"), ("b1", "blue"), ("g0", "green"), ("g1", "green"))
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a play is about. `takes_sessions`: rollbacks take sessions back; then a conversation may move, once for each."""
+    """What a play is about. `takes_sessions`: rollbacks take sessions back; then a conversation may move, once for each.
+
+    `breaks` is the share of requests that the first engine of each color drops without an answer.
+    """
 
     requests: int = 2000
     flips: int = 10
@@ -42,6 +46,8 @@ class Setting:
     seed: int = 1
     is_stored: bool = False
     takes_sessions: bool = False
+    shadow: str = "0%"
+    breaks: float = 0.0
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -73,9 +79,11 @@ class Figures:
         )
         return "\n".join(
             (
-                f"requests {self.requests} in {self.duration_s:.1f} s, wrong {self.wrong_count}, repeated for a restart {dict(self.repeated)}",
+                f"requests {self.requests} in {self.duration_s:.1f} s, wrong {self.wrong_count}",
+                f"repeated for a restart: {dict(self.repeated)}",
                 f"flips {sum(self.flips.values())}: {dict(self.flips)}",
-                f"conversations {sum(self.talks.values())}: {dict(self.talks)}; saw both colors {self.saw_both}, moved {self.moves}",
+                f"conversations {sum(self.talks.values())}: {dict(self.talks)}",
+                f"saw both colors {self.saw_both}, moved by a recall {self.moves}",
                 f"new ones held against an acknowledged flip {self.new_checked}, against a recall {self.recalled_checked}",
                 f"latency of a flip: {latencies}",
                 *self.wrong,
@@ -94,12 +102,15 @@ class Flips:
         self._dice = random.Random(setting.seed)
         self._says = {engine.name: engine.say for engine in engines}
         sessions = {"sessions": {"store": f"file:{folder / 'kept'}"}} if setting.is_stored else {}
-        self._wanted = settings(*(engine.entry() for engine in engines), rollout={"active": "blue"}, **sessions)
+        self._wanted = settings(
+            *(engine.entry() for engine in engines), rollout={"active": "blue", "shadow": setting.shadow}, **sessions
+        )
         self.daemon = Daemon(self._wanted, folder, environment={"XDG_STATE_HOME": str(folder / "state")})
         self._file_says, self._previous = "blue", ""
         self._recalls: list[tuple[int, str]] = []
         self._numbers = iter(range(10**9))
         self._is_over = False
+        self._answered = asyncio.Condition()
         self._is_up = asyncio.Event()
         self._is_up.set()
 
@@ -112,21 +123,33 @@ class Flips:
             await self._flip_all()
         self.figures.duration_s = time.monotonic() - started_at_s
 
+    @property
+    def _is_lost(self) -> bool:
+        """Whether so much is wrong that the rest would tell nothing."""
+        return self.figures.wrong_count >= WRONG_MAX
+
     # --- clients
 
     async def _client(self, dice: random.Random) -> None:
-        link, talks = Link(), list[Talk]()
-        while self.figures.wrong_count < WRONG_MAX:
+        link, twin, talks = Link(), Link(), list[Talk]()
+        while not self._is_lost:
             if self._is_over and self.figures.requests >= self.setting.requests:
                 break
             if not talks or (len(talks) < TALKS_OPEN_MAX and dice.random() < 0.3):
                 talks.append(new_talk(f"talk-{self.setting.seed}-{next(self._numbers)}", self.setting.kinds, dice))
                 self.figures.talks[talks[-1].kind] += 1
             talk = dice.choice(talks)
-            await self._turn(link, talk, dice)
+            if talk.kind == "session" and not self.setting.takes_sessions and dice.random() < TWINS:
+                # Two requests of one session at once, the first ones of it, too.
+                await asyncio.gather(self._turn(link, talk, dice), self._turn(twin, talk, dice))
+            else:
+                await self._turn(link, talk, dice)
             if len(talk.colors) >= talk.turns:
                 talks.remove(talk)
+            async with self._answered:
+                self._answered.notify_all()
         link.close()
+        twin.close()
 
     async def _turn(self, link: Link, talk: Talk, dice: random.Random) -> None:
         request, is_streamed = talk.request(dice)
@@ -169,9 +192,8 @@ class Flips:
             else:
                 self.figures.saw_both += 1
                 self._wrong(talk, f"went from {talk.colors[-1]} to {color} at turn {len(talk.colors)}")
-        elif certain and color != certain and self._recalls and self._recalls[-1] == (sent_epoch, color):
-            if talk.sent_epoch < sent_epoch:
-                self._wrong(talk, f"stayed on {color}, which was recalled, at turn {len(talk.colors)}")
+        elif certain and talk.sent_epoch < sent_epoch and self._recalls and self._recalls[-1] == (sent_epoch, color):
+            self._wrong(talk, f"stayed on {color}, which was recalled, at turn {len(talk.colors)}")
         if certain and self._recalls and self._recalls[-1][0] == sent_epoch > talk.sent_epoch and not talk.is_new:
             self.figures.recalled_checked += 1
         talk.sent_epoch = sent_epoch
@@ -188,8 +210,8 @@ class Flips:
         self._dice.shuffle(orders)
         for number, order in enumerate(orders, start=1):
             due = int((number - 0.5 * self._dice.random()) * self.setting.requests / (len(orders) + 1))
-            while self.figures.requests < due and self.figures.wrong_count < WRONG_MAX:
-                await asyncio.sleep(0.005)
+            async with self._answered:
+                await self._answered.wait_for(lambda due=due: self.figures.requests >= due or self._is_lost)  # type: ignore[misc]  # a loop's value bound as a default
             if order == "restart":
                 await self._restart()
             else:
@@ -276,6 +298,7 @@ def play(setting: Setting, folder: Path, tell: Callable[[str], None] = print) ->
     """Play one, told what came of it; AssertionError with the seed where something was wrong."""
     with ExitStack() as stack:
         engines = [stack.enter_context(ColorEngine(name, color, gap_s=0.02)) for name, color in ENGINES]
+        engines[0].breaks = engines[2].breaks = setting.breaks
         flips = Flips(setting, folder, engines)
         stack.enter_context(flips.daemon)
         flips.daemon.wait_condition("up")
@@ -300,6 +323,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stored", action="store_true", help="keep sessions in files")
     parser.add_argument("--sessions", action="store_true", help="rollbacks take sessions back")
+    parser.add_argument("--shadow", default="0%", help="share of exchanges that also go to the other color")
+    parser.add_argument("--breaks", type=float, default=0.0, help="share of requests that the first engine of a color drops")
     asked = parser.parse_args()
     setting = Setting(
         asked.requests,
@@ -309,6 +334,8 @@ def main() -> None:
         asked.seed,
         is_stored=asked.stored,
         takes_sessions=asked.sessions,
+        shadow=asked.shadow,
+        breaks=asked.breaks,
     )
     with tempfile.TemporaryDirectory() as folder:
         play(setting, Path(folder))

@@ -15,7 +15,7 @@ from support.answers import LAST_CHUNK, NDJSON, SSE, chunk, stream_head, whole
 from support.daemon import Daemon, settings
 from support.personas import anthropic_events, ollama_lines, openai_chat_events
 from support.scripted import Received, ScriptedEngine
-from support.steps import Answer, answer, pause, send
+from support.steps import Answer, Gate, answer, hold, pause, reset, send
 from support.wire import Head, Reply, chat, request_bytes
 
 CHAT, OLLAMA, MESSAGES = "/v1/chat/completions", "/api/chat", "/v1/messages"
@@ -26,12 +26,17 @@ READ_BYTES_MAX = 1024 * 1024
 
 
 class ColorEngine(ScriptedEngine):
-    """An engine of a color that speaks every dialect and says who it is; its streams rest `gap_s` in their middle."""
+    """An engine of a color that speaks every dialect and says who it is; its streams rest `gap_s` in their middle.
+
+    `breaks` is the share of requests that it drops with a reset, before a byte of an answer.
+    """
 
     def __init__(self, name: str, color: str, *, models: tuple[str, ...] = ("tiny",), gap_s: float = 0.0) -> None:
         super().__init__(name, engine="ollama", models=models, say=f"{color} I am, {color} I stay, and {name} is my name")
         self.color = color
         self.gap_s = gap_s
+        self.breaks = 0.0
+        self._dice = random.Random(name)
         # Which tells a probe that it speaks Anthropic's dialect.
         self.on(MESSAGES, whole(405, {"detail": "Method Not Allowed"}))
 
@@ -39,8 +44,15 @@ class ColorEngine(ScriptedEngine):
         """Write its entry under `backends`."""
         return {"name": self.name, "url": self.url, "engine": "ollama", "color": self.color, **more}
 
+    def late_probes(self, gate: Gate) -> None:
+        """Answer probes only once `gate` is open."""
+        for path, told in self._probe_answers.items():
+            self.on(path, answer(hold(gate), *told.steps))
+
     def _choose(self, request: Received, *, is_probe: bool) -> Answer:
         if not is_probe and self._always is None and request.path in PATHS:
+            if self._dice.random() < self.breaks:
+                return answer(reset())
             body = json.loads(request.body)
             if body.get("stream", request.path == OLLAMA):
                 return self._streamed(request.path)
@@ -110,12 +122,8 @@ def color_of(text: str) -> str:
 
 def wrong_with(reply: Reply, path: str, *, is_streamed: bool, says: dict[str, str]) -> str:
     """Return what is wrong with an answer, "" nothing; `says` is what each backend would have said, by name."""
-    if reply.status != 200:
-        return f"status {reply.status}: {reply.body[:300]!r}"
-    if reply.is_cut:
-        return f"cut short: {reply.body[-100:]!r}"
-    if not is_ended(path, reply.body, is_streamed=is_streamed):
-        return f"no terminator: {reply.body[-100:]!r}"
+    if reply.status != 200 or reply.is_cut or not is_ended(path, reply.body, is_streamed=is_streamed):
+        return f"no whole answer: status {reply.status}, cut {reply.is_cut}, {reply.body[-300:]!r}"
     if reply.text not in says.values():
         return f"no engine's whole text: {reply.text!r}"
     if reply.text != says[reply.backend]:

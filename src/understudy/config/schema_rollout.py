@@ -106,8 +106,10 @@ class RolloutSettings(Section):
     )
     guard: Annotated[GuardSettings, nothing_is_empty(dict)] = Field(default_factory=GuardSettings.model_construct)
     blue: Annotated[PromptSettings, nothing_is_empty(dict)] = Field(
-        default_factory=PromptSettings.model_construct, description="What blue adds to requests: system, system_place and defaults."
+        default_factory=PromptSettings.model_construct,
+        description="What blue adds to requests: system, system_place and defaults.",
     )
     green: Annotated[PromptSettings, nothing_is_empty(dict)] = Field(
-        default_factory=PromptSettings.model_construct, description="What green adds to requests: system, system_place and defaults."
+        default_factory=PromptSettings.model_construct,
+        description="What green adds to requests: system, system_place and defaults.",
     )

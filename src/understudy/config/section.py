@@ -9,5 +9,5 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """What all sections share: frozen, unknown keys refused, values kept out of pydantic's own messages."""
 
-    # Only the whole file is validated: what each section would need for itself is not built, nor by its defaults (model_construct).
+    # Only the whole file is validated, so what a section would need for itself is not built; nor by defaults (model_construct).
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)

@@ -294,6 +294,8 @@ class RolloutDriver:
         self._last = after
         self._look, self._look_due_at_s, self._held = None, 0.0, {}
         is_switch = after.active is not before.active
+        if is_switch or after.previous is Color.NONE or (after.shares and not before.shares):
+            self._comparison.thaw()
         if is_switch:
             self._comparison.freeze(before.active, self._clock())
         is_other = (after.shares, after.changed_at_unix_s) != (before.shares, before.changed_at_unix_s)

@@ -143,6 +143,8 @@ def _drop(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         sock.shutdown(socket.SHUT_RDWR)
+
+
 def _question(asked: ShadowAsk, backend: Backend, host: str, body: bytes) -> dict[str, Any]:
     """Return the arguments of httpx that send the request to `host`, under the backend's own name."""
     address = backend.address

@@ -65,7 +65,7 @@ def state_path(env: Mapping[str, str], source: Path | None) -> Path | None:
     """
     if source is None:
         return None
-    name = f"rollout-{hashlib.sha256(os.fsencode(os.path.realpath(source))).hexdigest()[:12]}.json"
+    name = f"rollout-{hashlib.sha256(os.fsencode(source.absolute())).hexdigest()[:12]}.json"
     candidates = (
         (env.get("STATE_DIRECTORY", "").partition(":")[0],),
         (env.get("XDG_STATE_HOME", ""), "understudy"),
@@ -233,8 +233,9 @@ class StateKeeper:
         if self._last is not None and not self._last.done():
             try:
                 async with asyncio.timeout(KEEP_S_MAX):
-                    # Others may wait for the same write.
-                    await asyncio.shield(self._last)
+                    while self._last is not None and not self._last.done():
+                        # Others may wait for the same write, and a newer content may have come meanwhile.
+                        await asyncio.shield(self._last)
             except TimeoutError:
                 self._tell_loss(f"the disk has not answered for {KEEP_S_MAX:g} s")
         return self.is_kept

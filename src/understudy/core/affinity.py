@@ -17,7 +17,7 @@ from understudy.core.shortlist import Candidate
 
 # An entry takes 170 bytes (CPython 3.11).
 CONVERSATIONS_MAX: Final = 32_768
-CONVERSATION_S_MAX: Final = 24 * 3600.0
+REMEMBERED_S_MAX: Final = 24 * 3600.0
 
 
 def assigned(rollout: Rollout, key: bytes) -> Color:
@@ -67,7 +67,7 @@ class Conversations:
         if known is None:
             return Color.NONE, 0.0
         color, since_unix_s, heard_at_unix_s = known
-        if now_unix_s - heard_at_unix_s > CONVERSATION_S_MAX:
+        if now_unix_s - heard_at_unix_s > REMEMBERED_S_MAX:
             del self._known[key]
             return Color.NONE, 0.0
         self._known[key] = (color, since_unix_s, now_unix_s)
@@ -80,16 +80,6 @@ class Conversations:
         self._known.move_to_end(key)
         if len(self._known) > CONVERSATIONS_MAX:
             self._known.popitem(last=False)
-
-    def forget(self) -> None:
-        """Forget all of them."""
-        self._known.clear()
-
-
-def of_color(groups: Sequence[Sequence[Candidate]], color: str) -> tuple[tuple[Candidate, ...], ...]:
-    """Return the groups with those of `color` alone, and those of none, which serve both."""
-    colors = (color, Color.NONE)
-    return tuple(tuple(one for one in group if one.target.backend.color in colors) for group in groups)
 
 
 def preferred(group: Sequence[Candidate], ask: Ask) -> Candidate | None:

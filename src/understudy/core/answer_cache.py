@@ -49,15 +49,17 @@ def digest_of(*parts: bytes) -> bytes:
 
 
 class AnswerCache:
-    """Answers by the digest of their request. `rules` are those in force; `kept_bytes` counts what is kept, overhead included.
+    """Answers by the digest of their request.
 
-    When there is no room the least recently used falls out; what is older than `rules.ttl_s` is never given and goes with the
-    next call.
+    `rules` are those in force; `kept_bytes` counts what is kept, overhead included; `epoch` how often all was forgotten. When
+    there is no room the least recently used falls out; what is older than `rules.ttl_s` is never given and goes with the next
+    call.
     """
 
     def __init__(self, rules: CacheRules) -> None:
         self.rules = rules
         self.kept_bytes = 0
+        self.epoch = 0
         self._recorded_bytes = 0
         self._by_age: OrderedDict[bytes, CachedAnswer] = OrderedDict()
         # The same keys, the least recently used first.
@@ -104,7 +106,8 @@ class AnswerCache:
         self._make_room()
 
     def clear(self) -> None:
-        """Forget every answer: what the same request asks for is another thing now."""
+        """Forget every answer: what a request asks for is another thing now. What is still coming in is of an earlier epoch."""
+        self.epoch += 1
         self._by_age.clear()
         self._by_use.clear()
         self.kept_bytes = 0

@@ -8,7 +8,7 @@ random. Never waits, never counts an attempt (`Tally.begin`) and never decides a
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from understudy.core.affinity import of_color, preferred
+from understudy.core.affinity import preferred
 from understudy.core.ask import Ask
 from understudy.core.preference import Counted, prefer
 from understudy.core.shortlist import Candidate, Choice, Shortlist, client_models_of, is_usable
@@ -54,7 +54,7 @@ def pick(
     if is_last_resort:
         return _pick_last_resort(shortlist, tally, tried, now_s)
     if ask.color:
-        own = of_color(shortlist.groups, ask.color)
+        own = shortlist.groups_of(ask.color)
         choice = _pick_open(own, snapshot.plan.balance, tally, ask, tried, now_s)
         if choice is not None:
             return choice

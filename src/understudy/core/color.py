@@ -20,6 +20,8 @@ class Color(StrEnum):
         return _OTHERS[self]
 
 
+# The two that tell something apart, by their words.
+COLORS = {str(color): color for color in (Color.BLUE, Color.GREEN)}
 _OTHERS = {Color.BLUE: Color.GREEN, Color.GREEN: Color.BLUE, Color.NONE: Color.NONE}
 
 

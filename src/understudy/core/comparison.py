@@ -79,6 +79,10 @@ class Comparison:
         if live is not None:
             self._frozen[color] = (tuple(live), now_s)
 
+    def thaw(self) -> None:
+        """Forget what was frozen: it belongs to a switch that is history."""
+        self._frozen.clear()
+
     def samples(self, color: Color, window_s: float, now_s: float, attempts_min: int = 0) -> Samples:
         """Return what the attempts of the last `window_s` tell of a color.
 

@@ -112,8 +112,13 @@ class Exchange:
         """Return what follows after an answer broke that had content, and that may be continued: a Resume, a Wait or an Abort."""
         self.failures.append(failure)
         if self._resumption is None:
-            self._resumption = Resumption(self.ask)
+            self._resumption = Resumption(replace(self.ask, color=self._begun_color()))
         return self._counted(self._resumption.on_break(failure, snapshot, tally, now_s))
+
+    def _begun_color(self) -> str:
+        """Return the color that the answer was begun in, by whoever that was; "" for none in particular."""
+        own = self._choice.target.backend.color if self._choice is not None else Color.NONE
+        return self.ask.color if own is Color.NONE else str(own)
 
     def on_resumed(self) -> None:
         """Note that the answer goes on: the continuation has yielded content."""

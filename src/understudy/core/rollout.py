@@ -142,7 +142,6 @@ def rolled_back(
 
     With `takes_sessions` the conversations that began on the color that is left begin anew on the other.
     """
-    # A canary may begin with a step of 0 %.
     left = rollout.inactive if rollout.shares else rollout.active
     if rollout.shares:
         after = with_canary(rollout, (), word, now_unix_s, reason)
@@ -161,13 +160,28 @@ def recalled(rollout: Rollout, color: Color, now_unix_s: float) -> Rollout:
 
 
 def anchored(rollout: Rollout, now_unix_s: float) -> Rollout:
-    """Return the state with a canary step that does not begin in the future: where the clock was set back it begins now.
+    """Return the state without instants that lie in the future: where the clock was set back they are now.
 
-    So that a step waits for `every_s` once more at most, however far the clock went.
+    So that a step waits for `every_s` once more at most, and conversations stay, however far the clock went.
     """
-    if rollout.shares and rollout.step_at_unix_s > now_unix_s:
-        return replace(rollout, step_at_unix_s=now_unix_s)
-    return rollout
+    instants = (
+        rollout.switched_at_unix_s,
+        rollout.changed_at_unix_s,
+        rollout.step_at_unix_s,
+        rollout.blue_recalled_unix_s,
+        rollout.green_recalled_unix_s,
+    )
+    if max(instants) <= now_unix_s:
+        return rollout
+    switched_at, changed_at, step_at, blue_recalled, green_recalled = (min(each, now_unix_s) for each in instants)
+    return replace(
+        rollout,
+        switched_at_unix_s=switched_at,
+        changed_at_unix_s=changed_at,
+        step_at_unix_s=step_at,
+        blue_recalled_unix_s=blue_recalled,
+        green_recalled_unix_s=green_recalled,
+    )
 
 
 def step_due_at_unix_s(rollout: Rollout, rules: RolloutRules) -> float:

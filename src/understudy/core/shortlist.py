@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from understudy.core.ask import Ask, DialectName
+from understudy.core.color import Color
 from understudy.core.snapshot import Condition, Duty, EngineKind, Model, Role, RoutingSnapshot, Target
 from understudy.errors import FailureKind
 
@@ -57,7 +58,7 @@ class Shortlist:
     backend that may be able to serve and that the operator has not taken out. `why_none` is the failure when `groups` is empty.
     """
 
-    __slots__ = ("groups", "last_resorts", "why_none")
+    __slots__ = ("_by_color", "groups", "last_resorts", "why_none")
 
     def __init__(self, snapshot: RoutingSnapshot, ask: Ask) -> None:
         able = [
@@ -74,6 +75,16 @@ class Shortlist:
         backups = tuple(one for one in usable if one.target.backend.role is Role.BACKUP)
         self.groups = tuple(group for group in (primaries, backups) if group)
         self.why_none = FailureKind.NONE_USABLE if able else _why_unable(snapshot, ask)
+        self._by_color: dict[str, tuple[tuple[Candidate, ...], ...]] = {}
+
+    def groups_of(self, color: str) -> tuple[tuple[Candidate, ...], ...]:
+        """Return the groups with those of `color` alone, and those of none, which serve both."""
+        found = self._by_color.get(color)
+        if found is None:
+            colors = (color, Color.NONE)
+            of_color = (tuple(one for one in group if one.target.backend.color in colors) for group in self.groups)
+            found = self._by_color[color] = tuple(of_color)
+        return found
 
 
 def _why_unable(snapshot: RoutingSnapshot, ask: Ask) -> FailureKind:

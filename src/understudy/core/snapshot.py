@@ -219,6 +219,12 @@ class RoutingPlan:
     # sha256 of the keys whose holders may set X-Understudy-Priority and X-Understudy-Color, as lower-case hex.
     trusted_keys: tuple[str, ...] = field(default=(), repr=False)
 
+    @property
+    def meaning(self) -> tuple[object, ...]:
+        """What a request comes to mean: whoever keeps or compares answers begins anew when it is another one."""
+        backends = frozenset((one.name, one.address, one.models, one.color, one.prompt) for one in self.backends)
+        return (self.rollout.blue, self.rollout.green, backends)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

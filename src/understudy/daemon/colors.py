@@ -64,7 +64,7 @@ class Colors:
         rules = plan.rollout
         daemon.rollout = self if rules.is_on else None
         if not rules.is_on:
-            relay.coloring = relay.witness = relay.shadowing = None
+            relay.coloring = relay.witness = None
             return
         secret = driver.cookie_secret.encode()
         if relay.coloring is None:
@@ -74,9 +74,8 @@ class Colors:
         relay.coloring.secret = secret
         self._watch(plan)
         if rules.shadow:
+            # It stays, for those that are on their way when the file asks for no more.
             self._shadow()
-        else:
-            relay.shadowing = None
 
     def _watch(self, plan: RoutingPlan) -> None:
         """Let the guard have its witness, which begins anew when what a color is has changed."""
@@ -88,10 +87,8 @@ class Colors:
             from understudy.dataplane.witness import Witness
 
             relay.witness = Witness(comparison)
-        rules = plan.rollout
-        meant = (rules.blue, rules.green, tuple((one.name, one.address, one.color, one.prompt) for one in plan.backends))
-        if meant != self._guarded_by:
-            self._guarded_by = meant
+        if plan.meaning != self._guarded_by:
+            self._guarded_by = plan.meaning
             comparison.clear()
 
     def _shadow(self) -> None:
@@ -111,7 +108,7 @@ class Colors:
         if daemon.relay.shadowing is None:
             from understudy.dataplane.shadowing import Shadowing
 
-            daemon.relay.shadowing = Shadowing(daemon.published, self.shadows)
+            daemon.relay.shadowing = Shadowing(daemon.published, self.shadows, daemon.report)
 
     def _make_driver(self) -> "RolloutDriver":
         from understudy.controlplane.rollout_driver import RolloutDriver

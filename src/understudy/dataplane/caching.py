@@ -73,6 +73,7 @@ class RecordingOutlet(Outlet):
         super().__init__(record, write_to_client)
         self.answers = answers
         self.digest = digest
+        self._epoch = answers.epoch
         self._pieces: list[bytes] = []
 
     def open(
@@ -116,7 +117,7 @@ class RecordingOutlet(Outlet):
         """Hand the whole answer over to be kept; nothing more is recorded."""
         body = b"".join(self._pieces)
         self.let_go()
-        if body:
+        if body and self._epoch == self.answers.epoch:
             self.answers.put(self.digest, CachedAnswer(self._lines, body, self._is_event_stream, backend, now_s), now_s)
 
     def let_go(self) -> None:
@@ -190,11 +191,11 @@ def send_stale(exchange: "RelayedExchange", command: Abort) -> bool:
 def keep(exchange: "RelayedExchange", attempt: RunningAttempt, now_s: float) -> None:
     """Keep the answer that `attempt` has just completed, if it was recorded.
 
-    One that was continued is not kept: another engine need not have gone on as the first would have, and its comments name both.
-    Neither is one that the engine threw away, whatever its status.
+    One that another color gave than it was asked for is not kept. Nor is one that was continued: another engine need not have
+    gone on as the first would have, and its comments name both. Neither is one that the engine threw away, whatever its status.
     """
     outlet, resumer = exchange.outlet, exchange.resumer
-    if not isinstance(outlet, RecordingOutlet) or attempt.is_resume:
+    if not isinstance(outlet, RecordingOutlet) or attempt.is_resume or attempt.color != exchange.ask.color:
         return
     transcript = resumer.received.transcript() if resumer is not None else None
     if transcript is None or transcript.finish not in BROKEN_FINISHES:

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from understudy.core.affinity import Conversations, assigned, stays
-from understudy.core.color import Color, RolloutRules, Stick
-from understudy.core.color_cookie import ColorCookie, ended_cookie, read_cookie, write_cookie
+from understudy.core.color import COLORS, Color, RolloutRules, Stick
+from understudy.core.color_cookie import (
+    MARK,
+    NO_COOKIES,
+    ColorCookie,
+    Cookies,
+    ended_preview,
+    read_cookies,
+    write_cookie,
+)
 from understudy.core.conversation import Conversation
 from understudy.core.priority import is_trusted
 from understudy.core.snapshot import Published, RoutingPlan
@@ -22,18 +30,18 @@ from understudy.dialects.history import History, history_of
 if TYPE_CHECKING:
     from understudy.dataplane.relayed import RelayedExchange
 
-_COLORS = {color.encode(): color for color in (Color.BLUE, Color.GREEN)}
-_COLOR_OF = {str(color): color for color in (Color.BLUE, Color.GREEN)}
 _PAGE = b"<!doctype html><html lang=en><meta charset=utf-8><title>Understudy</title><p>%b\n"
 
 
 class Colored(msgspec.Struct, frozen=True):
     """The color of one request. `is_asked_for`: its client has asked for it, so that what is kept of its session does not count.
 
-    `key`: the conversation is new and noted under it, b"" for any other. `wants_cookie`: its client is to be told in a cookie.
+    `at_unix_s` is when it was given. `key`: the conversation is new and noted under it, b"" for any other. `wants_cookie`: its
+    client is to be told in a cookie.
     """
 
     color: Color
+    at_unix_s: float
     key: bytes = b""
     is_asked_for: bool = False
     wants_cookie: bool = False
@@ -52,7 +60,9 @@ class Coloring:
 
     def __init__(self, published: Published, secret: bytes, wall: Callable[[], float]) -> None:
         self.secret = secret
-        self.conversations = Conversations()
+        # Apart, so that many single requests do not push sessions out.
+        self.sessions = Conversations()
+        self.histories = Conversations()
         self._published = published
         self._wall = wall
 
@@ -61,127 +71,120 @@ class Coloring:
     def of(self, head: RequestHead, path: str, body: bytes, request_id: bytes, client: bytes) -> Colored | str:
         """Return the color of a request, or what is wrong with its own word for one (for a 400).
 
-        `client` tells clients apart: the key it sent, else its address.
+        `client` tells clients apart: the key it sent, else its address. Cookies of ours go no further.
         """
         snapshot, now_unix_s = self._published.current, self._wall()
         rules, rollout = snapshot.plan.rollout, snapshot.rollout
-        asked_for = self._asked_for(head, snapshot.plan, now_unix_s)
+        cookies = self._take_cookies(head, now_unix_s) if rules.preview or rules.stick is Stick.COOKIE else NO_COOKIES
+        asked_for = self._asked_for(head, snapshot.plan, cookies)
         if not isinstance(asked_for, Color):
             return asked_for
         if asked_for is not Color.NONE:
             return self._as_asked(asked_for, head, rules, now_unix_s)
-        if rules.stick is Stick.NONE:
-            return Colored(assigned(rollout, head.session or request_id))
+        if rules.stick is Stick.NONE or not (body or head.session or rules.stick is Stick.COOKIE):
+            # What generates nothing is no conversation.
+            color = assigned(rollout, head.session or request_id) if body else rollout.active
+            return Colored(color, now_unix_s)
         if head.session:
-            return self._of_conversation(_session_key(head), head.session, now_unix_s)
+            return self._of_session(head, now_unix_s)
         if rules.stick is Stick.COOKIE:
-            return self._of_cookie(head, request_id, now_unix_s)
-        return self._of_history(history_of(path, body, client), request_id, now_unix_s) if body else Colored(rollout.active)
+            return self._of_cookie(cookies.conversation, request_id, now_unix_s)
+        return self._of_history(history_of(path, body, client), request_id, now_unix_s)
 
-    def _of_history(self, history: History | None, request_id: bytes, now_unix_s: float) -> Colored:
-        """Return the color of a request without a session, whose client sends the whole conversation each time."""
-        snapshot = self._published.current
-        rules, rollout = snapshot.plan.rollout, snapshot.rollout
-        if history is None:
-            return Colored(assigned(rollout, request_id))
-        if history.earlier:
-            color, since_unix_s = self.conversations.find(history.earlier, now_unix_s)
-            if stays(rollout, rules, color, since_unix_s=since_unix_s, now_unix_s=now_unix_s):
-                self.conversations.put(history.whole, color, now_unix_s, since_unix_s)
-                return Colored(color)
-        color = assigned(rollout, request_id)
-        self.conversations.put(history.whole, color, now_unix_s)
-        return Colored(color, key=history.whole)
-
-    def _asked_for(self, head: RequestHead, plan: RoutingPlan, now_unix_s: float) -> Color | str:
+    def _asked_for(self, head: RequestHead, plan: RoutingPlan, cookies: Cookies) -> Color | str:
         """Return the color that a client asks for, NONE where it asks for none; a text: what is wrong with its word."""
         # As long as nobody is named, everybody is trusted with this: it changes nothing for others.
         if head.color and (not plan.trusted_keys or is_trusted(head.key, plan.trusted_keys)):
             shown = head.color[:40].decode("latin-1")
-            return _COLORS.get(head.color) or f"X-Understudy-Color is {shown!r}; want blue or green"
-        if plan.rollout.preview:
-            cookie = self._cookie(head, now_unix_s)
-            if cookie is not None and cookie.is_preview:
-                return cookie.color
-        return Color.NONE
+            return COLORS.get(head.color.decode("latin-1")) or f"X-Understudy-Color is {shown!r}; want blue or green"
+        return cookies.preview.color if plan.rollout.preview and cookies.preview is not None else Color.NONE
 
     def _as_asked(self, color: Color, head: RequestHead, rules: RolloutRules, now_unix_s: float) -> Colored:
         """A new session begins on the color that is asked for; one that goes on keeps its own."""
         key = _session_key(head) if head.session and rules.stick is not Stick.NONE else b""
-        if key and self.conversations.find(key, now_unix_s)[0] is Color.NONE:
-            self.conversations.put(key, color, now_unix_s)
+        if key and self.sessions.find(key, now_unix_s)[0] is Color.NONE:
+            self.sessions.put(key, color, now_unix_s)
         else:
             key = b""
-        return Colored(color, key=key, is_asked_for=True)
+        return Colored(color, now_unix_s, key=key, is_asked_for=True)
 
-    def _of_conversation(self, key: bytes, position_key: bytes, now_unix_s: float) -> Colored:
-        snapshot = self._published.current
-        rules, rollout = snapshot.plan.rollout, snapshot.rollout
-        color, since_unix_s = self.conversations.find(key, now_unix_s)
-        if stays(rollout, rules, color, since_unix_s=since_unix_s, now_unix_s=now_unix_s):
-            return Colored(color)
-        color = assigned(rollout, position_key)
+    def _of_session(self, head: RequestHead, now_unix_s: float) -> Colored:
+        key = _session_key(head)
+        color, since_unix_s = self.sessions.find(key, now_unix_s)
+        if self._stays(color, since_unix_s, now_unix_s):
+            return Colored(color, now_unix_s)
+        color = assigned(self._published.current.rollout, head.session)
         # Noted before it is answered: a second request of the same session may come meanwhile.
-        self.conversations.put(key, color, now_unix_s)
-        return Colored(color, key=key)
+        self.sessions.put(key, color, now_unix_s)
+        return Colored(color, now_unix_s, key=key)
 
-    def _of_cookie(self, head: RequestHead, request_id: bytes, now_unix_s: float) -> Colored:
+    def _of_history(self, history: History | None, request_id: bytes, now_unix_s: float) -> Colored:
+        """Return the color of a request without a session, whose client sends the whole conversation each time."""
+        color = assigned(self._published.current.rollout, request_id)
+        if history is None:
+            return Colored(color, now_unix_s)
+        if history.earlier:
+            own, since_unix_s = self.histories.find(history.earlier, now_unix_s)
+            if self._stays(own, since_unix_s, now_unix_s):
+                self.histories.put(history.whole, own, now_unix_s, since_unix_s)
+                return Colored(own, now_unix_s)
+        self.histories.put(history.whole, color, now_unix_s)
+        return Colored(color, now_unix_s, key=history.whole)
+
+    def _of_cookie(self, cookie: ColorCookie | None, request_id: bytes, now_unix_s: float) -> Colored:
+        if cookie is not None and self._stays(cookie.color, cookie.since_unix_s, now_unix_s):
+            return Colored(cookie.color, now_unix_s)
+        return Colored(assigned(self._published.current.rollout, request_id), now_unix_s, wants_cookie=True)
+
+    def _stays(self, color: Color, since_unix_s: float, now_unix_s: float) -> bool:
         snapshot = self._published.current
-        rules, rollout = snapshot.plan.rollout, snapshot.rollout
-        cookie = self._cookie(head, now_unix_s)
-        if (
-            cookie is not None
-            and not cookie.is_preview
-            and stays(rollout, rules, cookie.color, since_unix_s=cookie.since_unix_s, now_unix_s=now_unix_s)
-        ):
-            return Colored(cookie.color)
-        return Colored(assigned(rollout, request_id), wants_cookie=True)
+        return stays(snapshot.rollout, snapshot.plan.rollout, color, since_unix_s=since_unix_s, now_unix_s=now_unix_s)
 
-    def _cookie(self, head: RequestHead, now_unix_s: float) -> ColorCookie | None:
-        for name, line in head.fields:
-            if name == b"cookie" and (cookie := read_cookie(line[7:].strip(), self.secret, now_unix_s)) is not None:
-                return cookie
-        return None
+    def _take_cookies(self, head: RequestHead, now_unix_s: float) -> Cookies:
+        """Return our cookies and take them out of the head: they are none of a backend's business."""
+        for at, (name, line) in enumerate(head.fields):
+            if name == b"cookie" and MARK in line:
+                cookies, rest = read_cookies(line.partition(b":")[2], self.secret, now_unix_s)
+                head.fields[at : at + 1] = [(name, b"Cookie: %b\r\n" % rest)] if rest else []
+                return cookies
+        return NO_COOKIES
 
     def of_kept(self, colored: Colored, kept: Conversation) -> Color:
         """Return the color of a session that a store has kept; NONE: it is new, or begins anew, as it was `colored`."""
-        if colored.is_asked_for or not kept.color:
+        color = COLORS.get(kept.color, Color.NONE)
+        if colored.is_asked_for or self._published.current.plan.rollout.stick is Stick.NONE:
             return Color.NONE
-        snapshot = self._published.current
-        rules, color = snapshot.plan.rollout, _COLOR_OF.get(kept.color, Color.NONE)
         since_unix_s = kept.colored_at_unix_s or kept.begun_at_unix_s
-        is_kept = rules.stick is not Stick.NONE and stays(
-            snapshot.rollout, rules, color, since_unix_s=since_unix_s, now_unix_s=self._wall()
-        )
-        return color if is_kept else Color.NONE
+        return color if self._stays(color, since_unix_s, self._wall()) else Color.NONE
 
     # --- after
 
-    def cookie_line(self, color: str) -> bytes:
-        """Return the Set-Cookie field line for a conversation that `color` has answered first."""
-        cookie = ColorCookie(_COLOR_OF[color], is_preview=False, since_unix_s=self._wall())
+    def cookie_line(self, color: str, colored: Colored) -> bytes:
+        """Return the Set-Cookie field line for a conversation that begins on `color`."""
+        cookie = ColorCookie(COLORS[color], is_preview=False, since_unix_s=colored.at_unix_s)
         return b"Set-Cookie: %b\r\n" % write_cookie(cookie, self.secret)
 
     def on_over(self, exchange: "RelayedExchange", colored: Colored) -> None:
         """An exchange is over: a conversation that another color than its own has begun stays with that one."""
-        color = _COLOR_OF.get(exchange.record.color, Color.NONE)
+        color = COLORS.get(exchange.record.color, Color.NONE)
         if colored.key and exchange.record.backend and color not in (Color.NONE, colored.color):
-            self.conversations.put(colored.key, color, self._wall())
+            known = self.sessions if exchange.head.session else self.histories
+            known.put(colored.key, color, self._wall(), colored.at_unix_s)
 
     # --- looking around
 
     def preview(self, head: RequestHead) -> Preview | None:
         """Answer /switch/blue, /switch/green and /switch/off where previews are on; None: the path is none of ours."""
-        word = head.path.removeprefix(b"/switch/")
-        if not self._published.current.plan.rollout.preview or (word not in _COLORS and word != b"off"):
+        word = head.path.removeprefix(b"/switch/").decode("latin-1")
+        if not self._published.current.plan.rollout.preview or (word not in COLORS and word != "off"):
             return None
         if head.method not in (b"GET", b"HEAD"):
             return Preview(405, _PAGE % b"Only GET is possible here.", b"Allow: GET, HEAD\r\n")
-        if word == b"off":
-            page, cookie = _PAGE % b"You get what everybody gets.", ended_cookie()
+        if word == "off":
+            page, cookie = _PAGE % b"You get what everybody gets.", ended_preview()
         else:
-            told = ColorCookie(_COLORS[word], is_preview=True, since_unix_s=self._wall())
-            page = _PAGE % (b"You get %b, whatever is active. <a href=/switch/off>Back</a>" % word)
+            told = ColorCookie(COLORS[word], is_preview=True, since_unix_s=self._wall())
+            page = _PAGE % (b"You get %b, whatever is active. <a href=/switch/off>Back</a>" % word.encode())
             cookie = write_cookie(told, self.secret)
         return Preview(200, page, b"Cache-Control: no-store\r\nSet-Cookie: %b\r\n" % cookie)
 

@@ -28,7 +28,7 @@ def own_fields(exchange: "RelayedExchange") -> bytes:
     name = record.backend or (record.attempts[-1].backend if record.attempts else "")
     backend = b"X-Understudy-Backend: %b\r\n" % name.encode() if name else b""
     session = turn.fields() if turn is not None else b""
-    color = _color_fields(exchange) if record.color and name else b""
+    color = _color_fields(exchange) if record.color else b""
     return b"%bX-Understudy-Attempts: %d\r\n%b%bX-Request-ID: %b\r\n" % (
         backend,
         exchange.exchange.attempts,
@@ -41,10 +41,12 @@ def own_fields(exchange: "RelayedExchange") -> bytes:
 def _color_fields(exchange: "RelayedExchange") -> bytes:
     """Return the color as a field line and, where the client is to be kept on it by a cookie, that one."""
     record, colored, coloring = exchange.record, exchange.colored, exchange.relay.coloring
-    line = b"X-Understudy-Color: %b\r\n" % record.color.encode()
+    # Whose answer it will be is not known while the client only waits.
+    is_known = bool(record.backend) or record.failure is not None
+    line = b"X-Understudy-Color: %b\r\n" % record.color.encode() if is_known and record.attempts else b""
     if colored is None or not colored.wants_cookie or coloring is None or record.failure is not None:
         return line
-    return line + coloring.cookie_line(record.color)
+    return line + coloring.cookie_line(record.color if is_known else str(colored.color), colored)
 
 
 class Outlet:

@@ -97,7 +97,7 @@ class Relay:
         self.abilities = AbilityMemo()
         self.departures = Departures()
         self.clients = Clients(published, pool, clock, listener.tell)
-        self._meant: set[tuple[object, ...]] = set()
+        self._meant: tuple[object, ...] = ()
         # Set by daemon: `turns` where the file names a session store, the others while there are two colors.
         self.turns: Turns | None = None
         self.coloring: Coloring | None = None
@@ -134,14 +134,9 @@ class Relay:
         self._allows_management = plan.allow_admin_paths
         self.prompts = Prompts(plan)
         self.answers.apply(plan.cache, self.now_s())
-        rollout = plan.rollout
-        meant: set[tuple[object, ...]] = {
-            (backend.name, backend.address, backend.models, backend.color, backend.prompt) for backend in plan.backends
-        }
-        meant.add((rollout.blue, rollout.green))
-        if meant != self._meant:
+        if plan.meaning != self._meant:
             # The same request may mean another model now.
-            self._meant = meant
+            self._meant = plan.meaning
             self.answers.clear()
 
     # --- connections
@@ -191,7 +186,8 @@ class Relay:
             self._answer(connection, head, record, route, ask)
             return
         words = self.turns.words_of(head, route.path) if head.session and kind is GENERATING and self.turns else None
-        colored = self._colored(connection, head, body, record) if self.coloring is not None else None
+        coloring = self.coloring
+        colored = _colored(coloring, connection, head, body, record) if coloring is not None else None
         if isinstance(words, str) or isinstance(colored, str):
             self._answer(connection, head, record, route, words if isinstance(words, str) else str(colored))
             return
@@ -200,20 +196,6 @@ class Relay:
         if words is not None and self.turns is not None:
             exchange.turn = self.turns.turn(exchange, words)
         self._relay(connection, exchange)
-
-    def _colored(
-        self, connection: DownstreamConnection, head: RequestHead, body: bytes, record: ExchangeRecord
-    ) -> "Colored | str | None":
-        """Give a request its color; a text: what is wrong with its own word for one."""
-        if self.coloring is None:
-            return None
-        request_id = record.request_id.encode("latin-1")
-        read = body if record.ask.is_generating else b""
-        colored = self.coloring.of(head, record.path, read, request_id, head.key or connection.peer)
-        if not isinstance(colored, str):
-            record.color = str(colored.color)
-            record.ask = msgspec.structs.replace(record.ask, color=record.color)
-        return colored
 
     def _answer(
         self, connection: DownstreamConnection, head: RequestHead, record: ExchangeRecord, route: Route, ask: Ask | str
@@ -395,3 +377,16 @@ class Relay:
 
 def _id_line(record: ExchangeRecord) -> bytes:
     return b"X-Request-ID: %b\r\n" % record.request_id.encode("latin-1")
+
+
+def _colored(
+    coloring: "Coloring", connection: DownstreamConnection, head: RequestHead, body: bytes, record: ExchangeRecord
+) -> "Colored | str":
+    """Give a request its color; a text: what is wrong with its own word for one."""
+    request_id = record.request_id.encode("latin-1")
+    read = body if record.ask.is_generating else b""
+    colored = coloring.of(head, record.path, read, request_id, head.key or connection.peer)
+    if not isinstance(colored, str):
+        record.color = str(colored.color)
+        record.ask = msgspec.structs.replace(record.ask, color=record.color)
+    return colored

@@ -159,7 +159,7 @@ class Turn:
         exchange = self._exchange
         coloring, colored = exchange.relay.coloring, exchange.colored
         if coloring is None or colored is None:
-            return kept.color
+            return ""
         own = coloring.of_kept(colored, kept)
         self._is_recolored = own is Color.NONE and not colored.is_asked_for
         return str(colored.color if own is Color.NONE else own)
@@ -303,7 +303,8 @@ class Turn:
         backend = (exchange.record.backend, *exchange.record.resumed_on)[-1]
         color, colored_at_unix_s = asked.color, asked.colored_at_unix_s
         if not color or self._is_recolored:
-            color, colored_at_unix_s = exchange.record.color, self._turns.wall()
+            colored = exchange.colored
+            color, colored_at_unix_s = exchange.record.color, colored.at_unix_s if colored is not None else 0.0
         return msgspec.structs.replace(
             asked,
             model=exchange.ask.model,

@@ -1,18 +1,19 @@
 """What every attempt of a generating exchange came to, by color: what the guard compares.
 
-Set by daemon while the file has a guard; told by dataplane.attempt. Counts into core.comparison and judges nothing. An answer
-without a word counts as a failure: its client waited for one. What the client itself did wrong counts, too, since it would have
-done it wrong with the other color.
+Set by daemon while the file has a guard; told by dataplane.attempt. Counts into core.comparison and judges nothing. A stream that
+ends without a word counts as a failure: its client waited for one. What the client itself did wrong counts, too, since it would
+have done it wrong with the other color. What was asked of one color on purpose does not: that is no comparison.
 """
 
-from understudy.core.color import Color
+from understudy.core.color import COLORS, Color
 from understudy.core.comparison import Comparison
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.errors import MEANING, FailureKind, Side
 
 # Of many answers a few a second are read for their speed: it takes about 0.3 ms for 250 tokens.
 READ_INTERVAL_S = 0.05
-_COLORS = {str(color): color for color in (Color.BLUE, Color.GREEN)}
+# Who leaves later than this without a word was waiting for one.
+WAITED_S_MIN = 1.0
 # These say nothing of an answer's quality: it was not needed, or the connection had been closed before.
 _NO_FAILURES = frozenset({FailureKind.HEDGE_LOST, FailureKind.STALE_REUSE, FailureKind.RESUME_REFUSED})
 
@@ -26,10 +27,13 @@ class Witness:
 
     def on_attempt(self, attempt: RunningAttempt, kind: FailureKind | None, now_s: float) -> None:
         """An attempt is over; `kind` None: it did what was asked of it."""
-        color = _COLORS.get(attempt.color)
-        if color is None or not attempt.exchange.ask.is_generating:
+        color, colored = COLORS.get(attempt.color), attempt.exchange.colored
+        if color is None or not attempt.exchange.ask.is_generating or (colored is not None and colored.is_asked_for):
             return
-        if kind is not None:
+        if kind is FailureKind.CLIENT_GONE and not attempt.content_at_s and now_s - attempt.sent_at_s >= WAITED_S_MIN:
+            # As if the first content had come now, which is the least that it would have taken.
+            self._comparison.on_answer(color, now_s - attempt.sent_at_s, 0.0, now_s)
+        elif kind is not None:
             if MEANING[kind].side is Side.UPSTREAM and kind not in _NO_FAILURES:
                 self._comparison.on_failure(color, now_s)
         elif attempt.exchange.record.status >= 400:

@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-HISTORY_BYTES_MAX: Final = 512 * 1024
-"""Larger requests are not read for this: it takes about 1 ms for each MiB."""
+HISTORY_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Larger requests are not read for this: it takes about 3 ms for each MiB."""
 
 _PATHS: Final = frozenset({"/v1/chat/completions", "/api/chat", "/v1/messages"})
 _DIGEST_BYTES: Final = 16
@@ -51,7 +51,7 @@ def history_of(path: str, body: bytes, client: bytes) -> History | None:
         return None
     if not roles:
         return None
-    last_answer = max((at for at, role in enumerate(roles) if role == "assistant"), default=0)
+    last_answer = _last_answer(roles)
     digest = blake2b(digest_size=_DIGEST_BYTES)
     _add(digest, client)
     _add(digest, bytes(read.system))
@@ -61,6 +61,14 @@ def history_of(path: str, body: bytes, client: bytes) -> History | None:
             earlier = digest.digest()
         _add(digest, bytes(message))
     return History(digest.digest(), earlier)
+
+
+def _last_answer(roles: list[str]) -> int:
+    """Return where the last answer begins, be it of several messages; 0 without one."""
+    at = max((at for at, role in enumerate(roles) if role == "assistant"), default=0)
+    while at and roles[at - 1] == "assistant":
+        at -= 1
+    return at
 
 
 def _add(digest: blake2b, piece: bytes) -> None:

@@ -29,6 +29,8 @@ class ColorCounts:
     def on_exchange(self, record: ExchangeRecord, outcome: str) -> None:
         """Count one finished exchange that has a color."""
         color = record.color
+        if color not in self._duration:
+            return
         key = (color, outcome)
         self._exchanges[key] = self._exchanges.get(key, 0) + 1
         self._duration[color].add(record.duration_s)

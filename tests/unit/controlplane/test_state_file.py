@@ -54,14 +54,21 @@ def test_without_a_folder_or_a_file_there_is_no_place() -> None:
     assert state_path({"HOME": "/home/pi"}, None) is None
 
 
-def test_each_file_has_its_own_state_by_whichever_way_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.yaml").touch()
-    (tmp_path / "link.yaml").symlink_to("a.yaml")
+def test_each_file_has_its_own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     env = {"HOME": "/home/pi"}
-    names = {state_path(env, path) for path in (Path("a.yaml"), tmp_path / "a.yaml", Path("link.yaml"))}
-    assert len(names) == 1
-    assert state_path(env, Path("b.yaml")) not in names
+    assert state_path(env, Path("a.yaml")) == state_path(env, tmp_path / "a.yaml")
+    assert state_path(env, Path("b.yaml")) != state_path(env, Path("a.yaml"))
+
+
+def test_a_link_that_leads_to_another_file_keeps_its_state(tmp_path: Path) -> None:
+    """As a mounted ConfigMap or a folder of releases does with every update."""
+    env = {"HOME": "/home/pi"}
+    (tmp_path / "current.yaml").symlink_to("1.yaml")
+    before = state_path(env, tmp_path / "current.yaml")
+    (tmp_path / "current.yaml").unlink()
+    (tmp_path / "current.yaml").symlink_to("2.yaml")
+    assert state_path(env, tmp_path / "current.yaml") == before
 
 
 # --- What it says

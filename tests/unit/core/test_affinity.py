@@ -8,11 +8,11 @@ import pytest
 
 from support.exchange_play import START_S, Play
 from support.targets import CHAT, snapshot_of, target
-from understudy.core.affinity import CONVERSATION_S_MAX, CONVERSATIONS_MAX, Conversations, assigned, stays
+from understudy.core.affinity import CONVERSATIONS_MAX, REMEMBERED_S_MAX, Conversations, assigned, stays
 from understudy.core.ask import Ask, DialectName
 from understudy.core.balancer import Choice, NoChoice, pick
 from understudy.core.color import Color, RolloutRules
-from understudy.core.commands import Attempt, Wait
+from understudy.core.commands import Attempt, Resume, Wait
 from understudy.core.exchange import Exchange
 from understudy.core.retry import RetryBudget
 from understudy.core.rollout import Rollout
@@ -32,7 +32,7 @@ from understudy.core.snapshot import (
     Target,
 )
 from understudy.core.tally import Tally
-from understudy.errors import FailureKind
+from understudy.errors import Failure, FailureKind
 
 UP = BackendState(Condition.UP, Duty.READY, EngineKind.VLLM, "1.0", (DialectName.OPENAI,), (Model("qwen"),))
 ASK = Ask(dialect=DialectName.OPENAI, model="qwen", is_generating=True, prefer="gpu1")
@@ -251,16 +251,9 @@ def test_the_one_unheard_of_longest_is_forgotten_first() -> None:
 def test_one_unheard_of_for_a_day_is_forgotten() -> None:
     known = Conversations()
     known.put(b"a", Color.GREEN, 0.0, since_unix_s=1.0)
-    assert known.find(b"a", CONVERSATION_S_MAX)[0] is Color.GREEN
-    assert known.find(b"a", 2 * CONVERSATION_S_MAX)[0] is Color.GREEN
-    assert known.find(b"a", 3 * CONVERSATION_S_MAX + 1)[0] is Color.NONE
-
-
-def test_all_can_be_forgotten() -> None:
-    known = Conversations()
-    known.put(b"a", Color.GREEN, 0.0)
-    known.forget()
-    assert len(known) == 0
+    assert known.find(b"a", REMEMBERED_S_MAX)[0] is Color.GREEN
+    assert known.find(b"a", 2 * REMEMBERED_S_MAX)[0] is Color.GREEN
+    assert known.find(b"a", 3 * REMEMBERED_S_MAX + 1)[0] is Color.NONE
 
 
 # --- the course of an exchange that has a color
@@ -318,3 +311,16 @@ def test_no_second_attempt_runs_beside_the_first_in_another_color() -> None:
     late = beside.exchange.on_late(beside.snapshot, beside.tally, START_S + 1.0)
     assert late is not None
     assert {beside.name, late.choice.target.backend.name} == {"gpu0", "gpu1"}
+
+
+def test_a_broken_answer_goes_on_in_the_color_that_began_it() -> None:
+    """Though the exchange was meant for the other one, whose backend had failed."""
+    blue_chat = msgspec.structs.replace(CHAT, color="blue")
+    play = Play(of_color(0, Color.BLUE), of_color(1, Color.GREEN), of_color(2, Color.GREEN), ask=blue_chat)
+    play.fail(FailureKind.REFUSED)
+    assert play.name == "gpu1"
+    play.exchange.on_commit()
+    broken = Failure(FailureKind.BODY_CUT, "gpu1", was_sent=True)
+    command = play.exchange.on_break(broken, play.snapshot, play.tally, play.now_s + 10)
+    assert isinstance(command, Resume)
+    assert command.choice.target.backend.name == "gpu2"

@@ -158,3 +158,12 @@ def test_window_tells_what_a_plain_list_would(attempts: list[tuple[bool, float, 
         ttfts=tuple(sorted(ttft_s for _, has_failed, ttft_s, _ in kept if not has_failed)),
         speeds=tuple(sorted(speed for _, has_failed, _, speed in kept if not has_failed)),
     )
+
+
+def test_what_was_frozen_for_an_earlier_switch_is_forgotten() -> None:
+    comparison = Comparison()
+    for _ in range(9):
+        comparison.on_answer(Color.BLUE, 0.1, 10.0, 1.0)
+    comparison.freeze(Color.BLUE, 2.0)
+    comparison.thaw()
+    assert comparison.samples(Color.BLUE, 60.0, 1000.0, attempts_min=5).total == 0

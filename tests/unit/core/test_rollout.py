@@ -14,6 +14,7 @@ from understudy.core.rollout import (
     begun,
     candidate,
     heard,
+    recalled,
     rolled_back,
     step_due_at_unix_s,
     stepped,
@@ -135,8 +136,15 @@ def test_step_that_begins_in_the_future_begins_now() -> None:
     assert anchored(rollout, NOW) is rollout
     back = anchored(rollout, NOW - 86_400)
     assert step_due_at_unix_s(back, RULES) == NOW - 86_400 + RULES.every_s
-    ended = with_canary(rollout, (), Word.COMMAND, NOW)
-    assert anchored(ended, NOW - 86_400) is ended
+
+
+def test_no_instant_stays_in_the_future_where_the_clock_was_set_back() -> None:
+    """Else no conversation would stay on its color until the clock has caught up."""
+    ahead = recalled(switched(fresh(), GREEN, Word.COMMAND, NOW), GREEN, NOW)
+    back = anchored(ahead, NOW - 86_400)
+    assert (back.switched_at_unix_s, back.changed_at_unix_s) == (NOW - 86_400, NOW - 86_400)
+    assert (back.blue_recalled_unix_s, back.green_recalled_unix_s) == (0.0, NOW - 86_400)
+    assert anchored(back, NOW) is back
 
 
 # --- The way back

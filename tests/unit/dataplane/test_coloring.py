@@ -3,21 +3,19 @@
 import json
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
 
-import msgspec
 import pytest
 
+from support.answers import chunk, stream_head
+from support.caching_play import SIZE_BYTES, fixed
 from support.color_stage import ANSWER, SECRET, UNIX_S, ColorStage, colored
-from support.session_stage import SessionStage, later
-from support.stage import chat, request, stream_of
-from support.talk import assistant, user
+from support.stage import OPENING, chat, delta, request
 from support.transports import MemoryTransport, settle
-from understudy.core.color import Color, RolloutRules, Stick
-from understudy.core.color_cookie import ColorCookie, read_cookie, write_cookie
-from understudy.core.conversation import Conversation
+from understudy.core.answer_cache import AnswerCache
+from understudy.core.color import Color, Stick
+from understudy.core.color_cookie import ColorCookie, read_cookies, write_cookie
 from understudy.core.rollout import Rollout, Word, recalled, rolled_back, switched, with_canary
-from understudy.dataplane.coloring import Coloring
+from understudy.core.snapshot import CacheRules, CacheWhen
 
 BLUE, GREEN = 0, 1
 KEY = b"a-key"
@@ -228,7 +226,9 @@ async def test_a_cookie_that_was_recalled_is_given_anew(monkeypatch: pytest.Monk
     stage.roll(recalled(TO_GREEN, Color.BLUE, stage.unix_s))
     number, again = await stage.answered_by(chat(cookie_of(client)))
     assert number == GREEN
-    assert read_cookie(cookie_of(again).encode()[8:], SECRET, stage.unix_s) == ColorCookie(Color.GREEN, False, stage.unix_s)
+    assert read_cookies(cookie_of(again).encode()[8:], SECRET, stage.unix_s)[0].conversation == ColorCookie(
+        Color.GREEN, False, stage.unix_s
+    )
 
 
 async def test_another_secret_makes_old_cookies_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,66 +285,87 @@ async def test_only_looking_is_possible_there(monkeypatch: pytest.MonkeyPatch) -
     assert b"GET /switch/red " in stage.engine(BLUE).data
 
 
-# --- conversations that a store keeps
+# --- what others' turns do to a conversation
 
 
-class ColoredSessions(SessionStage):
-    """Conversations on two colors: gpu0 is blue, gpu1 green."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, rollout: Rollout, **rules: Any) -> None:
-        super().__init__(monkeypatch, colored(0, Color.BLUE), colored(1, Color.GREEN))
-        current = self.published.current
-        plan = replace(current.plan, rollout=RolloutRules(is_on=True, **rules))
-        self.published.current = replace(current, plan=plan, rollout=rollout)
-        self.relay.coloring = Coloring(self.published, b"a secret", lambda: 1000.0)
-
-    async def turn(self, question: str, *fields: str) -> tuple[int, str]:
-        """Say something; returns who answered, and the color that is kept afterwards."""
-        before = {number: len(self.network.opened.get(8000 + number, ())) for number in (0, 1)}
-        await self.say_to("s", question, fields=fields)
-        await later()
-        [number] = [each for each in (0, 1) if len(self.network.opened.get(8000 + each, ())) > before[each]]
-        await self.say(number, stream_of("a2"))
-        await later()
-        return number, self.store.kept["s"].color
+async def test_one_that_a_client_left_in_the_middle_of_a_resume_stays_with_who_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = ColorStage(monkeypatch)
+    client = await stage.ask(chat("X-Session-ID: a"))
+    await stage.say(BLUE, stream_head() + chunk(OPENING + delta("Hel")))
+    stage.engine(BLUE).lose(ConnectionResetError())
+    await settle()
+    assert 8001 in stage.network.opened
+    client.lose(ConnectionResetError())
+    await settle()
+    assert stage.records[-1].color == "blue"
+    assert (await stage.answered_by(chat("X-Session-ID: a")))[0] == BLUE
 
 
-GREEN_NOW = Rollout(active=Color.GREEN, changed_at_unix_s=900.0)
-BLUE_BEFORE = Conversation(1, messages=(user("q1"), assistant("a1")), color="blue", begun_at_unix_s=100.0)
+async def test_one_that_was_being_answered_when_it_was_recalled_comes_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = ColorStage(monkeypatch, stick=Stick.COOKIE)
+    stage.roll(TO_GREEN)
+    client = await stage.ask(chat())
+    stage.unix_s += 5
+    back = rolled_back(TO_GREEN, Word.GUARD, stage.unix_s, takes_sessions=True)
+    assert back is not None
+    stage.roll(back)
+    stage.unix_s += 5
+    await stage.say(GREEN, ANSWER)
+    assert (await stage.answered_by(chat(cookie_of(client))))[0] == BLUE
 
 
-async def test_a_kept_conversation_stays_on_its_color(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = ColoredSessions(monkeypatch, GREEN_NOW)
-    stage.store.kept["s"] = BLUE_BEFORE
-    assert await stage.turn("q2") == (0, "blue")
+async def test_single_requests_do_not_push_sessions_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = ColorStage(monkeypatch)
+    await stage.answered_by(chat("X-Session-ID: a"))
+    for number in range(3):
+        await stage.answered_by(turns(str(number)))
+    assert (len(stage.coloring.sessions), len(stage.coloring.histories)) == (1, 3)
 
 
-async def test_one_that_has_stayed_long_enough_moves_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = ColoredSessions(monkeypatch, GREEN_NOW, stick_s_max=50.0)
-    stage.store.kept["s"] = BLUE_BEFORE
-    assert await stage.turn("q2") == (1, "green")
-    assert stage.store.kept["s"].colored_at_unix_s > 0
+async def test_our_cookies_go_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = ColorStage(monkeypatch, preview=True)
+    cookie = cookie_of(await stage.ask(request("GET", "/switch/green")))
+    await stage.answered_by(chat(f"{cookie}; theirs=1"))
+    assert b"understudy_" not in stage.engine(GREEN).data
+    assert b"theirs=1" in stage.engine(GREEN).data
 
 
-async def test_one_that_was_recalled_moves_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = ColoredSessions(monkeypatch, replace(GREEN_NOW, blue_recalled_unix_s=900.0))
-    stage.store.kept["s"] = BLUE_BEFORE
-    assert await stage.turn("q2") == (1, "green")
+async def test_a_client_that_waits_is_told_no_color_but_given_its_cookie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who will answer is not known yet; where its conversation is to go on is."""
+    stage = ColorStage(monkeypatch, stick=Stick.COOKIE)
+    client = await stage.ask(chat())
+    await stage.pass_time(16.0)
+    assert client.data.startswith(b"HTTP/1.1 200 ")
+    assert b"X-Understudy-Color" not in client.data
+    assert cookie_of(client).startswith("Cookie: understudy_color=blue.")
 
 
-async def test_one_that_began_without_colors_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = ColoredSessions(monkeypatch, GREEN_NOW)
-    stage.store.kept["s"] = msgspec.structs.replace(BLUE_BEFORE, color="")
-    assert await stage.turn("q2") == (1, "green")
+# --- answers that are kept
 
 
-async def test_a_try_of_the_other_color_leaves_it_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = ColoredSessions(monkeypatch, GREEN_NOW)
-    stage.store.kept["s"] = BLUE_BEFORE
-    assert await stage.turn("q2", "X-Understudy-Color: green") == (1, "blue")
+async def test_an_answer_of_the_other_color_is_kept_for_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blue was asked and green answered, because blue was away: the next one who asks blue wants blue's."""
+    stage = ColorStage(monkeypatch)
+    stage.relay.answers = AnswerCache(CacheRules(SIZE_BYTES, 60.0, CacheWhen.ALWAYS))
+    await stage.ask(fixed())
+    stage.engine(0).lose(ConnectionResetError())
+    await settle()
+    await stage.say(1, ANSWER)
+    assert len(stage.relay.answers) == 0
+    await stage.ask(fixed())
+    await stage.say(0, ANSWER)
+    assert len(stage.relay.answers) == 1
+    client = await stage.ask(fixed())
+    assert b"X-Understudy-Cache: hit" in client.data
+    green = await stage.ask(fixed("X-Understudy-Color: green"))
+    assert b"X-Understudy-Cache" not in green.data
 
 
-async def test_nothing_stays_where_the_file_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = ColoredSessions(monkeypatch, GREEN_NOW, stick=Stick.NONE)
-    stage.store.kept["s"] = BLUE_BEFORE
-    assert await stage.turn("q2") == (1, "green")
+async def test_an_answer_that_was_begun_before_all_was_forgotten_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the request meant then, with another prompt, is not what it means now."""
+    stage = ColorStage(monkeypatch)
+    stage.relay.answers = AnswerCache(CacheRules(SIZE_BYTES, 60.0, CacheWhen.ALWAYS))
+    await stage.ask(fixed())
+    stage.relay.answers.clear()
+    await stage.say(0, ANSWER)
+    assert len(stage.relay.answers) == 0

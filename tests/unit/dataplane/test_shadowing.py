@@ -8,6 +8,7 @@ from support.stage import DONE, FINISH, OPENING, chat, delta, request
 from support.transports import settle
 from understudy.core.ask import DialectName
 from understudy.core.color import Color
+from understudy.core.rollout import Rollout
 from understudy.core.shadowing import ShadowAsk
 from understudy.dataplane.shadowing import Shadowing
 
@@ -43,7 +44,7 @@ class Taker:
 
 def staged(monkeypatch: pytest.MonkeyPatch, taker: Taker, share: float = 1.0) -> ColorStage:
     stage = ColorStage(monkeypatch, shadow=share)
-    stage.relay.shadowing = Shadowing(stage.published, taker)
+    stage.relay.shadowing = Shadowing(stage.published, taker, stage.report)
     return stage
 
 
@@ -107,3 +108,35 @@ async def test_what_is_no_text_has_none(monkeypatch: pytest.MonkeyPatch) -> None
     await stage.say(0, b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n" + b'{"data":[]}')
     await stage.ask(request("GET", "/v1/files"))
     assert not taker.asked
+
+
+async def test_what_the_active_color_is_spared_and_who_tries_a_color_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    taker = Taker()
+    stage = staged(monkeypatch, taker)
+    await stage.answered_by(chat("X-Session-ID: a"))
+    await stage.answered_by(chat("X-Understudy-Color: blue"))
+    assert len(taker.asked) == 1
+    stage.roll(Rollout(active=Color.GREEN, changed_at_unix_s=stage.unix_s))
+    assert (await stage.answered_by(chat("X-Session-ID: a")))[0] == 0
+    assert len(taker.asked) == 1
+
+
+async def test_a_mistake_of_ours_costs_the_shadow_and_not_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Taker):
+        def begin(self, asked: ShadowAsk) -> Run | None:
+            raise RuntimeError("ours")
+
+    class BrokenRun(Run):
+        def on_client_done(self, text: str | None, ttft_s: float, duration_s: float) -> None:
+            raise RuntimeError("ours, too")
+
+    stage = staged(monkeypatch, Broken())
+    _, client = await stage.answered_by(chat())
+    assert b"data: [DONE]" in client.data
+    taker = Taker()
+    monkeypatch.setattr(taker, "begin", lambda _asked: BrokenRun())
+    stage.relay.shadowing = Shadowing(stage.published, taker, stage.report)
+    _, client = await stage.answered_by(chat())
+    assert b"data: [DONE]" in client.data
+    assert [str(error) for error in stage.errors] == ["ours", "ours, too"]
+    assert len(stage.records) == 2

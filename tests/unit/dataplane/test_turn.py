@@ -84,14 +84,21 @@ async def test_the_conversation_stays_with_the_backend_that_has_its_cache(monkey
 
 
 async def test_the_color_of_the_first_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = [colored(target(0), Color.GREEN), colored(target(1), Color.BLUE)]
-    stage = SessionStage(monkeypatch, *pool)
+    stage = SessionStage(monkeypatch, colored(target(0), Color.GREEN))
     await told(stage, "s", "q1", "a1")
     assert stage.store.kept["s"].color == "green"
-    stage.store.kept["s"] = Conversation(1, messages=(user("q1"), assistant("a1")), color="blue")
-    await stage.say_to("s", "q2")
+
+
+async def test_a_color_that_no_file_tells_is_no_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands in the store: it would reach heads and metrics."""
+    stage = SessionStage(monkeypatch)
+    stage.store.kept["s"] = Conversation(1, messages=(user("q1"), assistant("a1")), color="green\r\nX-Evil: 1")
+    client = await stage.say_to("s", "q2")
     await later()
-    assert stage.given(1)[-1] == "user: q2"
+    await stage.say(0, stream_of("a2"))
+    await later()
+    assert is_ended(client)
+    assert b"X-Evil" not in client.data
 
 
 async def test_reset_begins_anew_under_the_next_revision(monkeypatch: pytest.MonkeyPatch) -> None:

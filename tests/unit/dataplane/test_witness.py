@@ -1,5 +1,7 @@
 """What the guard gets to see of attempts: answers, failures, how fast; nothing of what says nothing."""
 
+from dataclasses import replace
+
 import pytest
 
 from support.answers import LAST_CHUNK, chunk, stream_head
@@ -8,6 +10,7 @@ from support.stage import DONE, FINISH, OPENING, chat, delta, request
 from support.transports import settle
 from understudy.core.color import Color
 from understudy.core.comparison import Comparison, Samples
+from understudy.core.rollout import Rollout
 from understudy.dataplane.witness import Witness
 
 WINDOW_S = 300.0
@@ -83,10 +86,32 @@ async def test_what_generates_nothing_is_not_looked_at(monkeypatch: pytest.Monke
 
 async def test_a_backend_of_no_color_counts_for_the_exchanges(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Watched(monkeypatch)
-    stage.publish(colored(0, Color.NONE))
-    await stage.ask(chat("X-Understudy-Color: green"))
+    current = stage.published.current
+    nobodys = colored(0, Color.NONE)
+    plan = replace(current.plan, backends=(nobodys.backend,))
+    stage.published.current = replace(current, plan=plan, targets=(nobodys,), rollout=Rollout(active=Color.GREEN))
+    await stage.ask(chat())
     await stage.say(0, ANSWER)
     assert stage.seen(Color.GREEN).total == 1
+
+
+async def test_what_was_asked_of_one_color_on_purpose_is_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else anybody could have a canary rolled back, or carried on."""
+    stage = Watched(monkeypatch)
+    await stage.ask(chat("X-Understudy-Color: green"))
+    await stage.say(1, NOT_FOUND)
+    await stage.ask(chat("X-Understudy-Color: green"))
+    await stage.say(1, ANSWER)
+    assert stage.seen(Color.GREEN).total == 0
+
+
+async def test_a_client_that_waited_in_vain_tells_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Watched(monkeypatch)
+    client = await stage.ask(chat())
+    await stage.pass_time(5.0)
+    client.lose(ConnectionResetError())
+    await settle()
+    assert stage.seen(Color.BLUE).ttfts == pytest.approx((5.0,))
 
 
 async def test_only_a_few_answers_a_second_are_read_for_their_speed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,10 @@ def test_a_round_of_tools_is_known() -> None:
     assert read(HI, call, result).earlier == read(HI).whole
 
 
+def test_an_answer_of_several_messages_is_one() -> None:
+    assert read(HI, HELLO, HELLO, MORE).earlier == read(HI).whole
+
+
 def test_examples_that_nobody_asked_before_are_no_conversation() -> None:
     """A prompt with examples holds answers, but what stands before the last of them was never a request."""
     asked = {read(HI, HELLO, MORE, HELLO, {"role": "user", "content": f"{number}"}).whole for number in range(3)}
