@@ -30,7 +30,7 @@ LOADS = {
     "without a store": Setting(requests=1200, flips=12, seed=1),
     "with a store": Setting(requests=800, flips=10, seed=2, is_stored=True),
     "rollbacks that take sessions": Setting(requests=1000, flips=16, seed=3, takes_sessions=True),
-    "shadows, and engines that drop requests": Setting(requests=1000, flips=10, seed=4, shadow="30%", breaks=0.03),
+    "shadows, and engines that fail some requests": Setting(requests=1000, flips=10, seed=4, shadow="30%", breaks=0.03),
     "restarts": Setting(requests=800, flips=6, restarts=2, seed=5, is_stored=True),
 }
 

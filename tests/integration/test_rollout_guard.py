@@ -140,7 +140,7 @@ def test_a_green_that_is_worse_by_a_known_amount_is_rolled_back_with_that_amount
     tmp_path: Path, blue: ColorEngine, green: ColorEngine
 ) -> None:
     """Three in twenty fail, where one in twenty may; each of them is repeated on blue."""
-    green.breaks = 0.15
+    green.breaks, green.faults = 0.15, (whole(500, SERVER_ERROR),)
     with ExitStack() as stack:
         daemon = started(stack, tmp_path, blue, green)
         load = stack.enter_context(loaded(daemon))

@@ -1,8 +1,8 @@
 """The recipes of docs/rollout.md, played as they stand there: its files saved, its commands run, its output expected.
 
-The engines are real llama.cpp servers with different tiny models. Clients ask all the while, and none of them may notice. What the
-page calls by a name or port is found where the play has it, times and measured numbers are not compared, and `docker compose exec`
-runs its command here.
+The engines are real llama.cpp servers with different tiny models. Clients ask all the while, and none of them may notice. What
+the page calls by a name or port is found where the play has it, times and measured numbers are not compared, and what stands
+after `docker compose exec understudy` is run here.
 """
 
 import http.client
@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -72,26 +72,27 @@ class Recipe:
     """One section of the page and what it needs to be played. Use as a context manager."""
 
     def __init__(self, title: str, folder: Path, models_folder: Path, tweaks: Mapping[str, str]) -> None:
-        self._blocks = BLOCK.findall(section(title))
-        assert self._blocks, title
+        self.blocks = BLOCK.findall(section(title))
+        assert self.blocks, title
         self._folder, self._models_folder, self._tweaks = folder, models_folder, tweaks
         # By host and port as the page has them.
-        self._engines: dict[str, LlamaServer] = {}
+        self.engines: dict[str, LlamaServer] = {}
         self._stack = ExitStack()
         self.daemon: Daemon | None = None
-        self.printed: list[str] = []
 
-    def __enter__(self) -> "Recipe":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-        for engine in self._engines.values():
+        for engine in self.engines.values():
             engine.kill()
 
     def play(self) -> None:
-        """Do what the section says, block by block."""
-        for kind, text in self._blocks:
+        """Do what the section says, block by block; a section without a file is about the one in deploy."""
+        if not any(kind == "yaml" for kind, _ in self.blocks):
+            self.save((TOP / "deploy" / "blue-green.yaml").read_text(encoding="utf-8"))
+        for kind, text in self.blocks:
             if kind == "yaml" and text.startswith("-"):
                 (self._folder / "prompts.yaml").write_text(text, encoding="utf-8")
             elif kind == "yaml":
@@ -106,17 +107,18 @@ class Recipe:
             text = text.replace(written, instead)
         wanted: dict[str, Any] = yaml.safe_load(text)
         wanted.pop("listen", None)
-        backends = [each | {"url": self._engine(urlsplit(each["url"]).netloc).url} for each in wanted.pop("backends")]
+        written = wanted.pop("backends")
+        places = [urlsplit(each["url"]).netloc for each in written]
+        backends = [each | {"url": self._engine(place).url} for each, place in zip(written, places, strict=True)]
         file = settings(*backends, **wanted)
         if self.daemon is not None:
             count = len(self.daemon.events("config.reloaded"))
             self.daemon.rewrite(file)
             until(lambda: self.daemon is None or len(self.daemon.events("config.reloaded")) > count, "the file is in force")
             return
-        # Whatever the section does not start runs already.
-        started = {self._place(*each) for kind, text in self._blocks if kind == "console" for each in _starts(text)}
-        for place in set(self._engines) - started:
-            self._start(place, "assistant-v1.gguf")
+        # What the file begins with runs already: blue the first version, green the second.
+        for each, place in zip(written, places, strict=True):
+            self._start(place, "assistant-v2.gguf" if each.get("color") == "green" else "assistant-v1.gguf")
         environment = {"STATE_DIRECTORY": str(self._folder / "state")}
         self.daemon = self._stack.enter_context(Daemon(file, self._folder, environment=environment))
         self._stack.enter_context(clients(self.daemon.port))
@@ -143,7 +145,7 @@ class Recipe:
             model, port = _start_of(command)
             self._start(self._place(machine, port), model)
             return
-        self._wait_up()
+        self.wait_up()
         want, output = compared(shown), ""
         if not command.startswith(("ask ", "understudy status", "docker compose exec understudy understudy status")):
             _, output = self.run(command)
@@ -156,9 +158,9 @@ class Recipe:
         return f"{machine or '127.0.0.1'}:{port}"
 
     def _engine(self, place: str) -> LlamaServer:
-        if place not in self._engines:
-            self._engines[place] = LlamaServer(tiny_model(self._models_folder), place)
-        return self._engines[place]
+        if place not in self.engines:
+            self.engines[place] = LlamaServer(tiny_model(self._models_folder), place)
+        return self.engines[place]
 
     def _start(self, place: str, model: str) -> None:
         """Start the engine that is to be at `place`, in place of the one that runs there, once that has nothing to do."""
@@ -168,7 +170,7 @@ class Recipe:
         engine = LlamaServer(tiny_model(self._models_folder, layers=LAYERS[model]), place)
         engine.port, engine.url = was.port, was.url
         engine.start()
-        self._engines[place] = engine
+        self.engines[place] = engine
 
     def _wait_idle(self, engine: LlamaServer) -> None:
         daemon = self.daemon
@@ -178,19 +180,14 @@ class Recipe:
     def _at(self, daemon: Daemon, engine: LlamaServer) -> list[dict[str, Any]]:
         return [each for each in daemon.status().values() if str(engine.port) in each["url"]]
 
-    def _wait_up(self) -> None:
+    def wait_up(self) -> None:
+        """Return once every backend on duty is up."""
         daemon = self.daemon
         assert daemon is not None
         until(
             lambda: all(each["condition"] == "up" or each["duty"] != "ready" for each in daemon.status().values()),
             "every backend on duty is up",
         )
-
-
-def _starts(console: str) -> Iterator[tuple[str, str]]:
-    for machine, command, _ in commands(console):
-        if command.startswith("llama-server "):
-            yield machine, _start_of(command)[1]
 
 
 def _start_of(command: str) -> tuple[str, str]:
@@ -239,10 +236,28 @@ def clients(port: int) -> Iterator[None]:
     [
         ("1. One machine", {}),
         ("2. Two machines", {}),
+        ("3. With a compose", {}),
         ("4. The same weights", {}),
         ("5. A canary", {"every: 10m": "every: 2s"}),
+        ("6. A pipeline", {}),
     ],
 )
 def test_a_recipe_does_what_the_page_shows(title: str, tweaks: dict[str, str], tmp_path: Path, models_folder: Path) -> None:
     with Recipe(title, tmp_path, models_folder, tweaks) as recipe:
         recipe.play()
+
+
+def test_a_pipeline_begins_no_canary_where_green_is_worse(tmp_path: Path, models_folder: Path) -> None:
+    with Recipe("6. A pipeline", tmp_path, models_folder, {}) as recipe:
+        recipe.save(recipe.blocks[0][1])
+        recipe.wait_up()
+        asked = {"model": "tiny", "temperature": 0, "max_tokens": 10, "messages": [{"role": "user", "content": "Good evening"}]}
+        known = ask(recipe.engines["127.0.0.1:8081"].port, CHAT, asked).json()["choices"][0]["message"]["content"]
+        prompts = [{"prompt": "Good evening", "temperature": 0, "max_tokens": 10, "expect": {"equals": known}}]
+        (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(prompts, allow_unicode=True), encoding="utf-8")
+        command = next(command for _, command, _ in commands(recipe.blocks[-1][1]) if "compare" in command)
+        status, _ = recipe.run(command)
+        assert status == 1
+        assert "\ngreen is worse: " in (tmp_path / "compare.txt").read_text(encoding="utf-8")
+        assert "<html" in (tmp_path / "compare.html").read_text(encoding="utf-8")
+        assert "canary" not in recipe.run("understudy status")[1]

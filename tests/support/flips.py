@@ -36,7 +36,7 @@ ENGINES = (("b0", "blue"), ("b1", "blue"), ("g0", "green"), ("g1", "green"))
 class Setting:
     """What a play is about. `takes_sessions`: rollbacks take sessions back; then a conversation may move, once for each.
 
-    `breaks` is the share of requests that the first engine of each color drops without an answer.
+    `breaks` is the share of requests that the first engine of each color drops, or answers with an error.
     """
 
     requests: int = 2000
@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("--stored", action="store_true", help="keep sessions in files")
     parser.add_argument("--sessions", action="store_true", help="rollbacks take sessions back")
     parser.add_argument("--shadow", default="0%", help="share of exchanges that also go to the other color")
-    parser.add_argument("--breaks", type=float, default=0.0, help="share of requests that the first engine of a color drops")
+    parser.add_argument("--breaks", type=float, default=0.0, help="share of requests that the first engine of a color fails")
     asked = parser.parse_args()
     setting = Setting(
         asked.requests,

@@ -13,6 +13,7 @@ from typing import Any
 
 from support.answers import LAST_CHUNK, NDJSON, SSE, chunk, stream_head, whole
 from support.daemon import Daemon, settings
+from support.faults import SERVER_ERROR
 from support.personas import anthropic_events, ollama_lines, openai_chat_events
 from support.scripted import Received, ScriptedEngine
 from support.steps import Answer, Gate, answer, hold, pause, reset, send
@@ -28,7 +29,7 @@ READ_BYTES_MAX = 1024 * 1024
 class ColorEngine(ScriptedEngine):
     """An engine of a color that speaks every dialect and says who it is; its streams rest `gap_s` in their middle.
 
-    `breaks` is the share of requests that it drops with a reset, before a byte of an answer.
+    `breaks` is the share of requests that it answers with one of `faults` instead.
     """
 
     def __init__(self, name: str, color: str, *, models: tuple[str, ...] = ("tiny",), gap_s: float = 0.0) -> None:
@@ -36,6 +37,7 @@ class ColorEngine(ScriptedEngine):
         self.color = color
         self.gap_s = gap_s
         self.breaks = 0.0
+        self.faults: tuple[Answer, ...] = (answer(reset()), whole(500, SERVER_ERROR))
         self._dice = random.Random(name)
         # Which tells a probe that it speaks Anthropic's dialect.
         self.on(MESSAGES, whole(405, {"detail": "Method Not Allowed"}))
@@ -52,7 +54,7 @@ class ColorEngine(ScriptedEngine):
     def _choose(self, request: Received, *, is_probe: bool) -> Answer:
         if not is_probe and self._always is None and request.path in PATHS:
             if self._dice.random() < self.breaks:
-                return answer(reset())
+                return self._dice.choice(self.faults)
             body = json.loads(request.body)
             if body.get("stream", request.path == OLLAMA):
                 return self._streamed(request.path)

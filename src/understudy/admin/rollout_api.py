@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # The word in place of a share that stands for what the file says.
 FILE_WORD = "file"
-NO_COLORS_WORDS = "no backend has a color; set backends[].color"
 _COLORS = {color.value: color for color in (Color.BLUE, Color.GREEN)}
 _FLAG_KEYS = frozenset({"force", "sessions"})
 # How a query, which has only text, says true and false.
@@ -85,7 +84,10 @@ def _told(
     async def reply(request: web.Request) -> web.Response:
         rollout = find()
         if rollout is None:
-            return error_reply(409, "no_colors", NO_COLORS_WORDS)
+            # Loaded with the colors, or else by the first to ask for them.
+            from understudy.core.switching import NO_COLORS
+
+            return error_reply(409, "no_colors", NO_COLORS)
         try:
             return await answer(rollout, request)
         except _Refused as refused:
@@ -196,7 +198,10 @@ def _read_steps(found: object) -> tuple[float, ...]:
     if not isinstance(found, list) or not 1 <= len(found) <= STEPS_MAX:
         raise _Refused(400, "canary_invalid", f"steps: found {_found(found)}; want a list of 1 to {STEPS_MAX} shares")
     steps = tuple(_read_step(each, f"steps[{index}]") for index, each in enumerate(found))
-    for earlier, later in pairwise((0.0, *steps)):
+    if not steps[0]:
+        words = f"steps: found {write_share(0.0)} as the first step; want more than {write_share(0.0)}, such as 5%, 25%, 100%"
+        raise _Refused(400, "canary_invalid", words)
+    for earlier, later in pairwise(steps):
         if later <= earlier:
             shown = f"{write_share(later)} after {write_share(earlier)}"
             raise _Refused(400, "canary_invalid", f"steps: found {shown}; want each larger than the one before: 5%, 25%, 100%")

@@ -126,6 +126,10 @@ def meaning(settings: Settings) -> Iterator[str]:
         yield f"  Chosen among several: {_BALANCE_MEANS[plan.balance]} (balance: {plan.balance})."
     yield ""
     yield from _rule_lines(settings, plan)
+    notes = [*_path_notes(plan), *color_notes(settings)]
+    if notes:
+        yield ""
+        yield from (f"note: {note}" for note in notes)
 
 
 def _backend_lines(backend: Backend) -> Iterator[str]:
@@ -144,8 +148,12 @@ def _backend_lines(backend: Backend) -> Iterator[str]:
     yield f"  {backend.name}: {address.scheme}://{address.authority}{address.prefix}, {', '.join(facts)}"
     for client_name, own_name in backend.models:
         yield f"    {client_name} is {own_name} there"
-    if address.prefix.endswith("/v1"):
-        yield f"    note: clients' paths begin with /v1 already, so it will be asked for {address.prefix}/v1/..."
+
+
+def _path_notes(plan: RoutingPlan) -> Iterator[str]:
+    for backend in plan.backends:
+        if (prefix := backend.address.prefix).endswith("/v1"):
+            yield f"clients' paths begin with /v1 already, so {backend.name} will be asked for {prefix}/v1/..."
 
 
 def _rule_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
@@ -165,7 +173,7 @@ def _rule_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
     yield f"Failover: {tries}, retries up to {write_share(failover.budget)} of the exchanges; {hold}."
     yield from _answer_lines(plan)
     yield from _session_lines(settings, plan)
-    yield from _rollout_lines(settings, plan.rollout)
+    yield from _rollout_lines(plan.rollout)
     yield f"Requests may have {write_size(failover.body_bytes_max)}."
     paths = "are relayed" if plan.allow_admin_paths else "get 403"
     yield f"The engines' model-management paths {paths}."
@@ -212,22 +220,22 @@ def _session_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
         )
 
 
-def _rollout_lines(settings: Settings, rules: RolloutRules) -> Iterator[str]:
-    if rules.is_on:
-        other = rules.active.other
-        share = f", {_canary(rules)} to {other}" if rules.shares else ""
-        yield f"New conversations go to {rules.active}{share}; a conversation {_STICK_MEANS[rules.stick]}{_stay(rules)}."
-        if rules.shadow:
-            most = f"at most {rules.shadow_in_flight_max} at once"
-            yield f"{write_share(rules.shadow)} of the exchanges are also sent to {other}, {most}; what comes back is dropped."
-        if rules.preview:
-            yield "A browser chooses its color at /switch/blue and /switch/green, and gives it back at /switch/off."
-        if rules.guard.is_on:
-            yield _guard_line(rules.guard)
-        for prompt, color in ((rules.blue, "Blue"), (rules.green, "Green")):
-            if facts := _prompt_facts(prompt):
-                yield f"{color} {' and '.join(facts)}."
-    yield from (f"note: {note}" for note in color_notes(settings))
+def _rollout_lines(rules: RolloutRules) -> Iterator[str]:
+    if not rules.is_on:
+        return
+    other = rules.active.other
+    share = f", {_canary(rules)} to {other}" if rules.shares else ""
+    yield f"New conversations go to {rules.active}{share}; a conversation {_STICK_MEANS[rules.stick]}{_stay(rules)}."
+    if rules.shadow:
+        most = f"at most {rules.shadow_in_flight_max} at once"
+        yield f"{write_share(rules.shadow)} of the exchanges are also sent to {other}, {most}; what comes back is dropped."
+    if rules.preview:
+        yield "A browser chooses its color at /switch/blue and /switch/green, and gives it back at /switch/off."
+    if rules.guard.is_on:
+        yield _guard_line(rules.guard)
+    for prompt, color in ((rules.blue, "Blue"), (rules.green, "Green")):
+        if facts := _prompt_facts(prompt):
+            yield f"{color} {' and '.join(facts)}."
 
 
 def _canary(rules: RolloutRules) -> str:
@@ -261,7 +269,8 @@ def _prompt_facts(prompt: Prompt) -> list[str]:
     facts = []
     if prompt.system:
         place = "before" if prompt.place is SystemPlace.BEFORE else "instead of"
-        facts.append(f"puts a system prompt of {len(prompt.system)} characters {place} the client's")
+        size = len(prompt.system)
+        facts.append(f"puts a system prompt of {size} character{'s' * (size > 1)} {place} the client's")
     filled = [key for key, text in prompt.defaults if text != "null"]
     if filled:
         facts.append(f"fills in {', '.join(filled)}")

@@ -1,7 +1,7 @@
 """`understudy compare`: the same prompts to blue and to green, side by side, with a verdict that a pipeline can gate on.
 
 Called by cli.main. Reads the prompts (compare_prompts), asks both sides (compare_run), and says what came of it (compare_table,
-compare_json, compare_html). Changes nothing at the daemon; never logs.
+compare_json, compare_html, compare_output). Changes nothing at the daemon; never logs.
 """
 
 import argparse
@@ -11,18 +11,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy.cli.admin_call import CallError, add_admin_option, say_error
+from understudy.cli.admin_call import CallError, say_error
+from understudy.cli.compare_options import add_options
 
 if TYPE_CHECKING:
-    from understudy.cli.compare_pairs import Pair
+    from understudy.cli.compare_pairs import About, Pair, Totals
+    from understudy.cli.compare_progress import Progress
+    from understudy.cli.compare_prompts import Entry
     from understudy.cli.compare_run import Answered
-    from understudy.cli.compare_verdict import Thresholds
+    from understudy.cli.compare_sides import Side
+    from understudy.cli.compare_verdict import Thresholds, Verdict
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse gives its type no other name
 
-_TIMEOUT_S = 120.0
-_PARALLEL_MAX = 64
-_RATIO_MAX = 1000.0
+_INTERRUPTED = 130
+_MODELS_SHOWN_MAX = 3
 
 
 def add(subparsers: "Subparsers") -> None:
@@ -33,35 +36,8 @@ def add(subparsers: "Subparsers") -> None:
         description="Sends every prompt to blue and to green and shows the answers side by side; exit 1 when green is worse than "
         "the thresholds allow. Without --blue or --green the running daemon is asked for that color.",
     )
-    parser.add_argument("prompts", metavar="PROMPTS", help="YAML list or lines of JSON; - for standard input")
-    whom = parser.add_argument_group("whom to ask")
-    for color in ("blue", "green"):
-        whom.add_argument(f"--{color}", metavar="B" if color == "blue" else "G", help="a URL, or a backend of the file")
-        whom.add_argument(f"--{color}-model", metavar="M", help=f"what {color} is asked for, whatever the prompts say")
-    whom.add_argument("-c", "--config", metavar="FILE", type=Path, help="the file that names backends (default: as for serve)")
-    whom.add_argument("--url", metavar="URL", help="the daemon's public address (default: asked from its admin port)")
-    add_admin_option(parser)
-    whom.add_argument("--model", metavar="M", help="for prompts that name none (default: the first that both list)")
-    whom.add_argument("--parallel", metavar="N", type=_parallel, default=1, help="so many prompts at once (default 1)")
-    whom.add_argument("--timeout", metavar="DURATION", type=_duration, default=_TIMEOUT_S, help="for an answer (default 120s)")
-    whom.add_argument("--judge", metavar="MODEL", help="ask this model which answer is better")
-    whom.add_argument("--judge-url", metavar="URL", help="where the judge is (default: behind the daemon)")
-    _add_thresholds(parser)
-    told = parser.add_argument_group("what is told")
-    told.add_argument("--json", action="store_true", help="as JSON, one line")
-    told.add_argument("--html", metavar="FILE", type=Path, help="also write a page for a person to read")
-    told.add_argument("--full", action="store_true", help="show answers whole")
+    add_options(parser)
     parser.set_defaults(run=run, usage_error=parser.error)
-
-
-def _add_thresholds(parser: argparse.ArgumentParser) -> None:
-    limits = parser.add_argument_group("thresholds: exit 1 when green is worse than one of them")
-    limits.add_argument("--max-unmet", metavar="SHARE", type=_share, default=0.0, help="fewer expectations met by (default 0%%)")
-    limits.add_argument("--max-errors", metavar="SHARE", type=_share, default=0.0, help="more prompts failed by (default 0%%)")
-    limits.add_argument("--ttft", metavar="RATIO", type=_ratio, help="time to first content at most, such as 1.5x blue's")
-    limits.add_argument("--speed", metavar="RATIO", type=_ratio, help="tokens a second at least, such as 0.7x blue's")
-    limits.add_argument("--min-similarity", metavar="SHARE", type=_share, default=0.0, help="answers alike by at least")
-    limits.add_argument("--max-judged-worse", metavar="SHARE", type=_share, help="answers that the judge finds worse at most")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,10 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from understudy.cli.compare_sides import CannotCompareError
     from understudy.errors import ConfigError
 
-    if args.max_judged_worse is not None and not args.judge:
-        args.usage_error("--max-judged-worse needs --judge")
-    if args.judge_url and not args.judge:
-        args.usage_error("--judge-url needs --judge")
+    _refuse_wrong_usage(args)
     try:
         return _compare(args)
     except BrokenPipeError:
@@ -87,69 +60,165 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
     except OSError as error:
-        say_error(f"{error.filename}: {(error.strerror or type(error).__name__).lower()}" if error.filename else error)
+        _say_os_error(error)
     return 1
+
+
+def _refuse_wrong_usage(args: argparse.Namespace) -> None:
+    from understudy.cli.compare_output import is_same_file
+
+    if args.max_judged_worse is not None and not args.judge:
+        args.usage_error("--max-judged-worse needs --judge")
+    if args.judge_url and not args.judge:
+        args.usage_error("--judge-url needs --judge")
+    for what, file in (("the prompts", Path(args.prompts)), ("the configuration", args.config)):
+        if args.html and file is not None and is_same_file(args.html, file):
+            args.usage_error(f"--html {args.html} would overwrite {what}")
+
+
+def _say_os_error(error: OSError) -> None:
+    words = (error.strerror or type(error).__name__).lower()
+    say_error(f"{error.filename}: {words}" if error.filename else words)
+
+
+class _Course:
+    """What a comparison has come to so far, whatever ends it. `stopped` says in words why not all was asked for."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self.progress = progress
+        self.model = ""
+        self.answered: list[Answered] = []
+        self.pairs: list[Pair] = []
+        self.stopped = ""
+        self.is_interrupted = False
+
+    def take(self, answered: "Answered") -> None:
+        """Add a prompt that both have answered."""
+        self.answered.append(answered)
+        self.progress.step()
+
+    def end(self) -> None:
+        """Bring what was answered and not yet held against what was expected to the rest, and all in order."""
+        from understudy.cli.compare_pairs import Pair
+
+        checked = {pair.entry.number for pair in self.pairs}
+        self.pairs += [Pair(*answered) for answered in self.answered if answered[0].number not in checked]
+        self.pairs.sort(key=lambda pair: pair.entry.number)
 
 
 def _compare(args: argparse.Namespace) -> int:
     """Do it all. Raises PromptsError, CannotCompareError, CallError, ConfigError, OSError."""
-    from understudy.cli.compare_pairs import pair_of
+    from understudy.cli.compare_output import refuse_unwritable
+    from understudy.cli.compare_progress import Progress
     from understudy.cli.compare_prompts import read_prompts
-    from understudy.cli.compare_run import ask_all, judge_all, pick_model
-    from understudy.cli.compare_sides import judge_of, sides_of
+    from understudy.cli.compare_sides import judge_of, judge_warning, sides_of
 
     entries = read_prompts(*_read(args.prompts))
     sides = sides_of(args)
     judge = judge_of(args) if args.judge else None
     if args.html:
         # Found out now rather than after an hour of asking.
-        args.html.open("a", encoding="utf-8").close()
-    progress = _Progress(len(entries))
-    is_interrupted = False
+        refuse_unwritable(args.html)
+    if judge is not None and (warning := judge_warning(args)):
+        say_error(warning)
+    course = _Course(Progress())
     try:
-        model = asyncio.run(pick_model(entries, sides, args.model or "", args.timeout))
-        asyncio.run(ask_all(entries, sides, model, args, progress.take))
+        _run_course(course, entries, (sides, judge), args)
     except KeyboardInterrupt:
-        is_interrupted = True
+        course.is_interrupted = True
     finally:
-        progress.clear()
-    pairs = [pair_of(*answered) for answered in sorted(progress.answered, key=lambda each: each[0].number)]
-    if judge is not None and not is_interrupted:
-        try:
-            asyncio.run(judge_all(pairs, judge, args))
-        except KeyboardInterrupt:
-            is_interrupted = True
-    is_worse = _tell(pairs, (sides[0].title, sides[1].title), args)
-    if is_interrupted:
-        say_error(f"interrupted after {len(pairs)} of {len(entries)} prompts")
-        return 130
-    return int(is_worse)
+        course.progress.clear()
+    if not course.answered:
+        say_error("interrupted before the first answer")
+        return _INTERRUPTED
+    course.end()
+    return _tell(course, _about(course, entries, sides, args), args)
 
 
-def _tell(pairs: "list[Pair]", titles: tuple[str, str], args: argparse.Namespace) -> bool:
-    """Write and print what came of it; returns whether green is worse. Raises OSError."""
+def _run_course(
+    course: _Course, entries: "list[Entry]", whom: "tuple[tuple[Side, Side], Side | None]", args: argparse.Namespace
+) -> None:
+    """Ask, check and judge. Raises CannotCompareError, KeyboardInterrupt."""
+    from understudy.cli.compare_pairs import pair_of
+    from understudy.cli.compare_run import ask_all, judge_all, pick_model
+
+    sides, judge = whom
+    progress = course.progress
+    progress.begin("asking", "prompts", len(entries))
+    course.model = asyncio.run(pick_model(entries, sides, args.model or "", args.timeout))
+    gone = asyncio.run(ask_all(entries, sides, course.model, args, course.take))
+    course.stopped = f"stopped after {progress.words}: {gone}" if gone else ""
+    progress.begin("checking", "prompts checked", len(course.answered))
+    for answered in course.answered:
+        course.pairs.append(pair_of(*answered))
+        progress.step()
+    if judge is not None and not gone:
+        progress.begin("judging", "pairs judged", sum(pair.is_whole for pair in course.pairs))
+        asyncio.run(judge_all(course.pairs, judge, args, progress.step))
+
+
+def _tell(course: _Course, about: "About", args: argparse.Namespace) -> int:
+    """Print, then write the page; what goes wrong with one does not keep the other back. Returns the exit code."""
+    from understudy.cli.compare_output import print_text, write_page
     from understudy.cli.compare_pairs import totals_of
-    from understudy.cli.compare_verdict import verdict_of
 
-    totals = totals_of(pairs)
-    verdict = verdict_of(totals, _thresholds(args))
+    totals = totals_of(course.pairs)
+    verdict = _verdict(course, totals, args)
+    failures: list[OSError] = []
+    try:
+        print_text(_printed(course.pairs, totals, verdict, about, args))
+    except OSError as error:
+        failures.append(error)
     if args.html:
         from understudy.cli.compare_html import page
 
-        args.html.write_text(page(pairs, totals, verdict, titles), encoding="utf-8", errors="replace")
+        try:
+            write_page(args.html, page(course.pairs, totals, verdict, about))
+        except OSError as error:
+            failures.append(error)
+    if course.is_interrupted:
+        say_error(f"interrupted after {course.progress.words}")
+    for failure in failures:
+        if not isinstance(failure, BrokenPipeError):
+            _say_os_error(failure)
+    for failure in failures:
+        if isinstance(failure, BrokenPipeError):
+            raise failure
+    return _INTERRUPTED if course.is_interrupted else int(bool(failures) or verdict.is_worse)
+
+
+def _verdict(course: _Course, totals: "Totals", args: argparse.Namespace) -> "Verdict":
+    from understudy.cli.compare_verdict import interrupted, stopped, verdict_of
+
+    if course.is_interrupted:
+        return interrupted(f"interrupted after {course.progress.words}")
+    return stopped(course.stopped) if course.stopped else verdict_of(totals, _thresholds(args))
+
+
+def _printed(pairs: "list[Pair]", totals: "Totals", verdict: "Verdict", about: "About", args: argparse.Namespace) -> str:
     if args.json:
         from understudy.cli.compare_json import json_of
 
-        print(json_of(pairs, totals, verdict, titles))
-        return verdict.is_worse
+        return json_of(pairs, totals, verdict, about) + "\n"
     from understudy.cli.compare_table import summary, table
 
     paper = _paper(is_full=args.full)
-    for line in table(pairs, titles, paper):
-        print(line)
-    for line in summary(totals, verdict, paper):
-        print(line)
-    return verdict.is_worse
+    lines = [*table(pairs, about.titles, paper), *summary(totals, verdict, paper)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _about(course: _Course, entries: "list[Entry]", sides: "tuple[Side, Side]", args: argparse.Namespace) -> "About":
+    from datetime import datetime
+
+    from understudy import __version__
+    from understudy.cli.compare_asking import model_of
+    from understudy.cli.compare_pairs import About
+
+    names = (list(dict.fromkeys(model_of(side, entry, course.model) for entry in entries)) for side in sides)
+    blue, green = (", ".join(each[:_MODELS_SHOWN_MAX]) + (", ..." if len(each) > _MODELS_SHOWN_MAX else "") for each in names)
+    at = datetime.now().astimezone().isoformat(" ", timespec="seconds")
+    prompts = "standard input" if args.prompts == "-" else args.prompts
+    return About((sides[0].title, sides[1].title), (blue, green), prompts, at, __version__)
 
 
 def _read(file: str) -> tuple[bytes, str]:
@@ -176,64 +245,3 @@ def _paper(*, is_full: bool) -> Any:
     is_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size((100, 24)).columns
     return Paper(width, is_terminal and not os.environ.get("NO_COLOR"), 0 if is_full else LINES_MAX)
-
-
-class _Progress:
-    """What is answered already; how far that is stands on standard error where that is a terminal."""
-
-    def __init__(self, total: int) -> None:
-        self.answered: list[Answered] = []
-        self._total = total
-        self._is_on = sys.stderr.isatty()
-
-    def take(self, answered: "Answered") -> None:
-        """Add a prompt that both have answered."""
-        self.answered.append(answered)
-        if self._is_on:
-            sys.stderr.write(f"\r{len(self.answered)}/{self._total}")
-            sys.stderr.flush()
-
-    def clear(self) -> None:
-        """Leave an empty line."""
-        if self._is_on:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-
-
-# --- values of the command line
-
-
-def _share(text: str) -> float:
-    from understudy.config.quantities import read_share
-
-    return _quantity(read_share, text)
-
-
-def _duration(text: str) -> float:
-    from understudy.config.quantities import read_positive_duration
-
-    return _quantity(read_positive_duration, text)
-
-
-def _quantity(read: Any, text: str) -> float:
-    from understudy.config.quantities import Unreadable
-
-    try:
-        return float(read(text))
-    except Unreadable as error:
-        raise argparse.ArgumentTypeError(f"want {error.want}") from error
-
-
-def _ratio(text: str) -> float:
-    import re
-
-    found = re.fullmatch(r"([0-9]{1,4}(\.[0-9]{1,6})?)x?", text)
-    if not found or not 0.0 < float(found[1]) <= _RATIO_MAX:
-        raise argparse.ArgumentTypeError("want a ratio such as 1.5x or 0.7x")
-    return float(found[1])
-
-
-def _parallel(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= _PARALLEL_MAX:
-        raise argparse.ArgumentTypeError(f"want a whole number from 1 to {_PARALLEL_MAX}")
-    return int(text)

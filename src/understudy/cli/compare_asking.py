@@ -18,7 +18,7 @@ from typing import Any, Final
 import httpx
 
 from understudy.cli.compare_prompts import Entry
-from understudy.cli.compare_sides import COLOR_HEADER, Side
+from understudy.cli.compare_sides import COLOR_HEADER, KEY_VARIABLE, Side
 from understudy.core.color import Color
 from understudy.dialects.contract import StreamKind
 from understudy.dialects.events import read_json
@@ -29,6 +29,8 @@ from understudy.errors import MEANING, FailureKind
 
 PATH: Final = "/v1/chat/completions"
 TEXT_CHARACTERS_MAX: Final = 1024 * 1024
+# More than any context has room for; what counts beyond it does not count.
+TOKENS_MAX: Final = 10_000_000
 _CONNECT_S_MAX: Final = 10.0
 # After the end was told there is only the end of the connection to wait for.
 _AFTER_END_S_MAX: Final = 1.0
@@ -50,9 +52,9 @@ _CAUSES: Final[tuple[tuple[type[BaseException], FailureKind], ...]] = (
 class Answer:
     """What one side gave. `error` says in words why there is no whole answer, "" there is; what came of it is kept all the same.
 
-    `ttft_s` is from sending, connecting included, to the first content; `speed` is tokens a second after that; each None where it
-    cannot be told. `is_estimated`: the side did not count, `tokens` are the pieces of the stream. `faults` are errors of form.
-    Its repr leaves out what was said.
+    `ttft_s` is from sending, connecting included, to the first content; `speed` is characters a second after that, `token_speed`
+    tokens a second; each None where it cannot be told. `is_estimated`: the side did not count, `tokens` are the pieces of the
+    stream. `faults` are errors of form. `is_unreached`: there was no connection. Its repr leaves out what was said.
     """
 
     text: str = field(default="", repr=False)
@@ -62,10 +64,12 @@ class Answer:
     is_estimated: bool = False
     ttft_s: float | None = None
     speed: float | None = None
+    token_speed: float | None = None
     duration_s: float = 0.0
     is_truncated: bool = False
     faults: tuple[str, ...] = ()
     error: str = ""
+    is_unreached: bool = False
     backend: str = ""
 
 
@@ -78,6 +82,7 @@ class _Reading:
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._characters = 0
+        self._first_characters = 0
         self._pieces = 0
         self._calls: set[int] = set()
         self._tokens: int | None = None
@@ -87,6 +92,7 @@ class _Reading:
         self._finish = ""
         self.is_done = False
         self.has_head = False
+        self.is_unreached = False
         self.error = ""
         self.backend = ""
 
@@ -119,17 +125,18 @@ class _Reading:
 
     def _take_piece(self, piece: Piece, now_s: float) -> None:
         self._finish = piece.finish or self._finish
-        counted = counts_of(piece.usage)[1]
-        self._tokens = counted if counted is not None else self._tokens if piece.tokens is None else piece.tokens
+        counts = (counts_of(piece.usage)[1], piece.tokens)
+        self._tokens = next((count for count in counts if count is not None and 0 <= count <= TOKENS_MAX), self._tokens)
         if not (piece.text or piece.reasoning or piece.tool_calls):
             return
         self._pieces += 1
         self._texts.append(piece.text)
         self._thoughts.append(piece.reasoning)
-        self._calls.update(call.get("index", 0) for call in piece.tool_calls or () if isinstance(call, dict))
+        self._calls.update(_index_of(call) for call in piece.tool_calls or () if isinstance(call, dict))
         self._last_at_s = now_s
-        self._first_at_s = now_s if self._first_at_s is None else self._first_at_s
         self._characters += len(piece.text) + len(piece.reasoning)
+        if self._first_at_s is None:
+            self._first_at_s, self._first_characters = now_s, self._characters
         if self._characters > TEXT_CHARACTERS_MAX:
             self.error = f"gave more than {TEXT_CHARACTERS_MAX} characters"
 
@@ -139,6 +146,8 @@ class _Reading:
         tokens = self._pieces if self._tokens is None else self._tokens
         first_at_s = self._first_at_s
         elapsed_s = 0.0 if first_at_s is None else self._last_at_s - first_at_s
+        elapsed_s = elapsed_s if elapsed_s >= _SPEED_S_MIN else 0.0
+        later_characters = self._characters - self._first_characters
         return Answer(
             text=text,
             thought="".join(self._thoughts),
@@ -146,11 +155,13 @@ class _Reading:
             tokens=tokens,
             is_estimated=self._tokens is None,
             ttft_s=None if first_at_s is None else first_at_s - self._started_at_s,
-            speed=(tokens - 1) / elapsed_s if tokens > 1 and elapsed_s >= _SPEED_S_MIN else None,
+            speed=later_characters / elapsed_s if later_characters and elapsed_s else None,
+            token_speed=(tokens - 1) / elapsed_s if tokens > 1 and elapsed_s else None,
             duration_s=now_s - self._started_at_s,
             is_truncated=self._finish == "length",
             faults=() if self.error else tuple(self._faults(text, wants_json=wants_json)),
             error=self.error,
+            is_unreached=self.is_unreached,
             backend=self.backend,
         )
 
@@ -197,15 +208,21 @@ async def fetch_answer(client: httpx.AsyncClient, side: Side, entry: Entry, mode
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
         if not reading.is_done:
             reading.error = reading.error or _words(error, has_head=reading.has_head)
+            reading.is_unreached = not reading.has_head and _cause(error) is not None
     return reading.answer(loop.time(), wants_json=entry.wants_json)
 
 
 def body_of(side: Side, entry: Entry, model: str) -> bytes:
     """Return the request's body as `side` gets it; `model` is the one for entries that name none."""
-    wanted = entry.model or model
-    body = {"model": side.model or dict(side.models).get(wanted, wanted), "messages": entry.messages, **entry.fields}
+    body = {"model": model_of(side, entry, model), "messages": entry.messages, **entry.fields}
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     return with_prompt(PATH, json.dumps(body).encode(), side.prompt)
+
+
+def model_of(side: Side, entry: Entry, model: str) -> str:
+    """Return the name of the model that `side` is asked for."""
+    wanted = entry.model or model
+    return side.model or dict(side.models).get(wanted, wanted)
 
 
 async def _read_stream(client: httpx.AsyncClient, side: Side, body: bytes, reading: _Reading, deadline: asyncio.Timeout) -> None:
@@ -245,7 +262,10 @@ async def _refusal(side: Side, response: httpx.Response) -> str:
         return f"answered {response.status_code}" + (f": {words}" if words else "")
     color = response.headers.get(COLOR_HEADER, "").strip().lower()
     if side.asked_color is not Color.NONE and color != str(side.asked_color):
-        return f"answered by {color[:_WORDS_MAX]}" if color else f"does not say which color answered (no {COLOR_HEADER})"
+        if not color:
+            return f"does not say which color answered (no {COLOR_HEADER})"
+        # The daemon lets whom it does not trust choose no color, and says nothing of it.
+        return f"answered by {color[:_WORDS_MAX]}; is {KEY_VARIABLE} a trusted client's?"
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     return "" if kind == "text/event-stream" else f"gave no stream of events ({kind[:_WORDS_MAX] or 'no Content-Type'})"
 
@@ -291,6 +311,11 @@ def _error_words(data: bytes) -> str:
     return told[:_WORDS_MAX].strip() if isinstance(told, str) else ""
 
 
+def _index_of(call: dict[str, Any]) -> int:
+    index = call.get("index", 0)
+    return index if isinstance(index, int) else 0
+
+
 def _is_json(text: str) -> bool:
     from understudy.cli.compare_expectations import read_json_text
 
@@ -301,13 +326,17 @@ def _words(error: BaseException, *, has_head: bool) -> str:
     """Say what happened, by the errors behind it and never by their text."""
     if has_head:
         return MEANING[FailureKind.BODY_CUT].words
-    chain = list(_chain(error))
-    for cause, kind in _CAUSES:
-        if any(isinstance(each, cause) for each in chain):
-            return MEANING[kind].words
+    if (kind := _cause(error)) is not None:
+        return MEANING[kind].words
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
         return MEANING[FailureKind.LOST_BEFORE_HEAD].words
     return f"could not be asked ({type(error).__name__})"
+
+
+def _cause(error: BaseException) -> FailureKind | None:
+    """Return why there was no connection, None where there was one."""
+    chain = list(_chain(error))
+    return next((kind for cause, kind in _CAUSES if any(isinstance(each, cause) for each in chain)), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

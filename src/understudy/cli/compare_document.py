@@ -19,8 +19,11 @@ NODES_MAX: Final = 500_000
 DEPTH_MAX: Final = 64
 
 _CONSTANTS: Final[dict[str, Any]] = {"": None, "~": None, "null": None, "true": True, "false": False}
-_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})")
+# Engines keep whole numbers in 64 bits, with a sign or without.
+_INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**64 - 1
+_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,19})")
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.[0-9]{1,25})?([eE][-+]?[0-9]{1,3})?")
+_ANY_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
 class PromptsError(Exception):
@@ -58,6 +61,12 @@ class Node:
         """Whether nothing was written, or null."""
         return self.is_scalar and self.is_plain and self.text in ("", "~", "null")
 
+    @property
+    def is_out_of_range(self) -> bool:
+        """Whether it is a number that is not passed on as one: too large or too long."""
+        is_number = self.is_scalar and self.is_plain and _ANY_NUMBER.fullmatch(self.text) is not None
+        return is_number and isinstance(_typed(self.text), str)
+
     def value(self) -> Any:
         """Return what JSON would hold in its place."""
         if self.items is not None:
@@ -71,7 +80,8 @@ def _typed(text: str) -> Any:
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INTEGER.fullmatch(text):
-        return int(text)
+        whole = int(text)
+        return whole if _INTEGER_MIN <= whole <= _INTEGER_MAX else text
     if _NUMBER.fullmatch(text) and math.isfinite(number := float(text)):
         return number
     return text
@@ -110,7 +120,7 @@ def _json_lines(text: str, file: str) -> Iterator[Node]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line, object_pairs_hook=_fields, parse_constant=_no_constant)
+            value = _JSON.decode(line.strip())
             node = _from_json(value, number, 0)
         except json.JSONDecodeError as error:
             found = f"no JSON ({error.msg.lower()} in column {error.colno})"
@@ -133,6 +143,21 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word}, which is not JSON")
+
+
+def _whole(text: str) -> int:
+    if len(text) > len(str(_INTEGER_MIN)) or not _INTEGER_MIN <= (whole := int(text)) <= _INTEGER_MAX:
+        raise ValueError(f"the number {shown(text)}, which has more than 64 bits")
+    return whole
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"the number {shown(text)}, which is too large")
+    return number
+
+
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_fields, parse_constant=_no_constant, parse_int=_whole, parse_float=_number)
 
 
 def _from_json(value: Any, line: int, depth: int) -> Node:
@@ -179,9 +204,16 @@ class _Yaml:
             where = f"{self._file}:{mark.line + 1}" if mark else self._file
             told = ", ".join(part for part in (error.problem, error.context) if part)
             raise PromptsError(f"{where}: found YAML that cannot be read ({told}); want valid YAML") from error
-        except (yaml.YAMLError, RecursionError) as error:
-            found = "a character that YAML does not have" if isinstance(error, yaml.YAMLError) else "too many levels"
-            raise PromptsError(f"{self._file}: found {found}; want valid YAML") from error
+        except yaml.YAMLError as error:
+            # Neither of PyYAML's readers says on which line it was.
+            strange = yaml.reader.Reader.NON_PRINTABLE.search(text)
+            line = text.count("\n", 0, strange.start()) + 1 if strange else 1
+            what = f" (U+{ord(strange[0]):04X})" if strange else ""
+            raise PromptsError(
+                f"{self._file}:{line}: found a character that YAML does not have{what}; want valid YAML"
+            ) from error
+        except RecursionError as error:
+            raise PromptsError(f"{self._file}: found too many levels; want valid YAML") from error
         return self._root
 
     def _take(self, event: yaml.Event) -> None:

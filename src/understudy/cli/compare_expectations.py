@@ -20,6 +20,9 @@ INSTALL: Final = "pip install 'understudy[compare]'"
 _WORDS_MAX: Final = 160
 _EDGES: Final = " \t\r\n\"'`*.!"
 _FENCE: Final = re.compile(r"\s*```")
+_REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
+# One value of every kind that holds others or does not.
+_PROBES: Final[tuple[Any, ...]] = ({}, [], "", 0)
 
 Validate = Callable[[Any], Iterator[str]]
 """Yields what is wrong with a JSON value, in words, the most telling first; nothing where it is as the schema says."""
@@ -117,25 +120,17 @@ def compile_schema(schema: Any) -> Validate:
     """Return what holds values against a JSON Schema. Raises ValueError that says what is wrong with it.
 
     References are found in the schema itself and among the drafts of JSON Schema; nothing is ever fetched. Without `$schema`
-    it is of draft 2020-12.
+    it is of draft 2020-12. It is tried on a few values, which tells one that refers to itself without end.
     """
     is_schema = isinstance(schema, bool) or (isinstance(schema, dict) and isinstance(schema.get("$schema", ""), str))
     if not is_schema:
         raise ValueError("it is neither an object nor true or false, or its $schema is no text")
     try:
-        from jsonschema import SchemaError
         from referencing.exceptions import Unresolvable
+
+        validator = _usable_validator(schema)
     except ImportError as error:
         raise ValueError(f"no library for it; install it: {INSTALL}") from error
-    try:
-        validator = _validator(schema)
-    except SchemaError as error:
-        place = "/".join(map(str, error.absolute_path))
-        raise ValueError(": ".join(filter(None, (place, error.message[:_WORDS_MAX])))) from error
-    except Unresolvable as error:
-        raise ValueError(f"$ref {error.ref[:_WORDS_MAX]} is not in it, and nothing is fetched") from error
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
 
     def validate(value: Any) -> Iterator[str]:
         try:
@@ -150,37 +145,63 @@ def compile_schema(schema: Any) -> Validate:
     return validate
 
 
+def _usable_validator(schema: Any) -> Any:
+    """Return jsonschema's validator, tried on values of every kind. Raises ValueError, ImportError."""
+    from jsonschema import SchemaError
+    from referencing.exceptions import Unresolvable
+
+    try:
+        validator = _validator(schema)
+        _within_time(lambda: [error.message for value in _PROBES for error in validator.iter_errors(value)])
+    except SchemaError as error:
+        place = "/".join(map(str, error.absolute_path))
+        raise ValueError(": ".join(filter(None, (place, error.message[:_WORDS_MAX])))) from error
+    except Unresolvable as error:
+        raise ValueError(f"$ref {error.ref[:_WORDS_MAX]} is not in it, and nothing is fetched") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply, or refers to itself without end") from error
+    except _OutOfTime as error:
+        raise ValueError(f"to check a value takes more than {CHECK_S_MAX:g}s") from error
+    return validator
+
+
 def _validator(schema: Any) -> Any:
     """Return jsonschema's validator. Raises its SchemaError, and Unresolvable for a reference that leads out of the schema."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import validator_for
     from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # it comes without types
-    from referencing import Resource
-    from referencing.jsonschema import DRAFT202012
 
     kind = validator_for(schema, default=Draft202012Validator)
     kind.check_schema(schema)
-    if not any(key == "$id" for key, _ in _texts(schema)):
-        # Where a part has a name of its own, only the library knows what the references in it are relative to.
-        resolver = REGISTRY.with_resource("", Resource.from_contents(schema, default_specification=DRAFT202012)).resolver()
-        for key, reference in _texts(schema):
-            if key == "$ref":
-                resolver.lookup(reference)
+    if isinstance(schema, dict):
+        _look_up_all(schema, REGISTRY)
     # With a registry of its own the library retrieves nothing; left to itself it would ask the network.
     return kind(schema, registry=REGISTRY)
 
 
-def _texts(schema: Any) -> Iterator[tuple[str, str]]:
-    """Yield every (key, text) in it, wherever it stands."""
-    if isinstance(schema, dict):
-        for key, value in schema.items():
-            if isinstance(value, str):
-                yield key, value
-            else:
-                yield from _texts(value)
-    elif isinstance(schema, list):
-        for item in schema:
-            yield from _texts(item)
+def _look_up_all(schema: dict[str, Any], registry: Any) -> None:
+    """Look up every reference in a schema and in what it leads to. Raises Unresolvable.
+
+    Only the library knows where schemas stand in a schema, and what a reference in one with a name of its own is relative to.
+    """
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    draft = specification_with(schema.get("$schema", ""), default=DRAFT202012)
+    seen: set[int] = set()
+
+    def look_up(part: Any, resolver: Any) -> None:
+        if not isinstance(part, dict) or id(part) in seen:
+            return
+        seen.add(id(part))
+        for key in _REFERENCES:
+            if isinstance(reference := part.get(key), str):
+                found = resolver.lookup(reference)
+                look_up(found.contents, found.resolver)
+        for inner in draft.create_resource(part).subresources():
+            look_up(inner.contents, resolver.in_subresource(inner))
+
+    root = draft.create_resource(schema)
+    look_up(schema, registry.with_resource(root.id() or "", root).resolver_with_root(root))
 
 
 # --- a bound on time

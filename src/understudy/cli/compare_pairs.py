@@ -18,14 +18,38 @@ COLORS = (Color.BLUE, Color.GREEN)
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the judge said of two answers: which is better, NONE for a tie.
+    """What the judge said of two answers: which is better, NONE for a tie and where it said nothing that counts.
 
     `unreadable` counts those of its two words that could not be read, `is_swayed`: it chose by the order in which they stood.
+    `error` says why it could not be asked, "" it could; `is_unreached`: there was no connection to it. `is_same`: the same text
+    twice, about which it was not asked.
     """
 
     better: Color
     unreadable: int = 0
     is_swayed: bool = False
+    error: str = ""
+    is_unreached: bool = False
+    is_same: bool = False
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether the judge was asked and said a word that counts, a tie included."""
+        return not (self.unreadable or self.error or self.is_same)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a report begins with: whom and what it is of. In `titles` and `models` blue comes first.
+
+    `prompts` is the file's name, `at` when it was done (date, time, zone), `version` understudy's own.
+    """
+
+    titles: tuple[str, str]
+    models: tuple[str, str] = ("", "")
+    prompts: str = ""
+    at: str = ""
+    version: str = ""
 
 
 @dataclass(slots=True)
@@ -74,7 +98,8 @@ def pair_of(entry: Entry, blue: Answer, green: Answer) -> Pair:
 class Total:
     """What one side came to.
 
-    `failed` are prompts with an error or a fault of form; `ttft_s` and `speed` are medians, None where nothing was measured.
+    `failed` are prompts with an error or a fault of form; `ttft_s`, `speed` (characters a second) and `token_speed` are medians,
+    None where nothing was measured.
     """
 
     color: Color
@@ -88,11 +113,16 @@ class Total:
     is_estimated: bool
     ttft_s: float | None
     speed: float | None
+    token_speed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the judge said altogether. `pairs` are those that it was asked about."""
+    """What the judge said altogether. `pairs` are those that it was asked about, or should have been.
+
+    `blue`, `green` and `ties` (`swayed` among them) are those that it judged, `unreadable` and `unasked` the others; `error` says
+    why it could not be asked, the first time. `same` are the pairs that needed no judge.
+    """
 
     pairs: int = 0
     blue: int = 0
@@ -100,6 +130,14 @@ class Judgement:
     ties: int = 0
     unreadable: int = 0
     swayed: int = 0
+    unasked: int = 0
+    same: int = 0
+    error: str = ""
+
+    @property
+    def readable(self) -> int:
+        """How many pairs it judged."""
+        return self.pairs - self.unreadable - self.unasked
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +164,7 @@ def totals_of(pairs: Sequence[Pair]) -> Totals:
     return Totals(
         prompts=len(pairs),
         whole=sum(pair.is_whole for pair in pairs),
-        expected=sum(pair.entry.expect is not None for pair in pairs),
+        expected=sum(pair.blue_unmet is not None for pair in pairs),
         blue=_total(pairs, Color.BLUE),
         green=_total(pairs, Color.GREEN),
         similarity=mean(similarities) if similarities else None,
@@ -151,6 +189,7 @@ def _total(pairs: Sequence[Pair], color: Color) -> Total:
         is_estimated=any(answer.is_estimated and answer.tokens for answer in whole),
         ttft_s=_median(answer.ttft_s for answer in whole),
         speed=_median(answer.speed for answer in whole),
+        token_speed=_median(answer.token_speed for answer in whole),
     )
 
 
@@ -170,11 +209,17 @@ def _ratio(pairs: Sequence[Pair], measured: Callable[[Answer], float | None]) ->
 
 def _judgement(judged: Iterable[Judged]) -> Judgement:
     verdicts = list(judged)
+    asked = [each for each in verdicts if not each.is_same]
+    readable = [each.better for each in asked if each.is_readable]
+    errors = [each.error for each in asked if each.error]
     return Judgement(
-        pairs=len(verdicts),
-        blue=sum(each.better is Color.BLUE for each in verdicts),
-        green=sum(each.better is Color.GREEN for each in verdicts),
-        ties=sum(each.better is Color.NONE for each in verdicts),
-        unreadable=sum(bool(each.unreadable) for each in verdicts),
-        swayed=sum(each.is_swayed for each in verdicts),
+        pairs=len(asked),
+        blue=readable.count(Color.BLUE),
+        green=readable.count(Color.GREEN),
+        ties=readable.count(Color.NONE),
+        unreadable=len(asked) - len(readable) - len(errors),
+        swayed=sum(each.is_swayed for each in asked),
+        unasked=len(errors),
+        same=len(verdicts) - len(asked),
+        error=errors[0] if errors else "",
     )

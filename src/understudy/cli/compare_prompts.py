@@ -10,25 +10,32 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from understudy.cli.compare_document import Node, PromptsError, read_nodes, shown
-from understudy.cli.compare_expectations import Expectation, compile_regex, compile_schema
+from understudy.cli.compare_expectations import Expectation, Validate, compile_regex, compile_schema
+
+_T = TypeVar("_T")
 
 ENTRIES_MAX: Final = 10_000
 MISTAKES_MAX: Final = 20
 
 # Fields of a request that may stand in an entry as they are; all others stand under `with`.
-REQUEST_KEYS: Final[tuple[str, ...]] = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "max_tokens",
-    "max_completion_tokens",
-    "seed",
-    "stop",
-    "presence_penalty",
-    "frequency_penalty",
-    "response_format",
-)
+_NUMBER: Final = "a number"
+_WHOLE: Final = "a whole number"
+_STOPS: Final = "a text or a list of texts"
+_FORMAT: Final = "keys and values, such as {type: json_object}"
+REQUEST_KEYS: Final = {
+    "temperature": _NUMBER,
+    "top_p": _NUMBER,
+    "top_k": _WHOLE,
+    "max_tokens": _WHOLE,
+    "max_completion_tokens": _WHOLE,
+    "seed": _WHOLE,
+    "stop": _STOPS,
+    "presence_penalty": _NUMBER,
+    "frequency_penalty": _NUMBER,
+    "response_format": _FORMAT,
+}
 ENTRY_KEYS: Final = ("name", "prompt", "messages", "model", "expect", "with", *REQUEST_KEYS)
+ROLES: Final = ("system", "user", "assistant", "tool", "developer")
 EXPECT_KEYS: Final = ("contains", "regex", "json_schema", "equals", "label", "labels")
 # What the comparison itself decides.
 _OURS: Final = {
@@ -38,8 +45,6 @@ _OURS: Final = {
     "stream_options": "nothing: the usage is always asked for",
     "n": "one answer to each prompt: no n",
 }
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +137,7 @@ def _messages(node: Node) -> list[Any]:
     for item in node.items:
         if item.fields is None or "role" not in item.fields:
             raise _Mistake(item.line, "messages", "a message without a role", want)
-        _text(item.fields["role"], "messages.role")
-        content = item.fields.get("content")
-        if content is None and not {"tool_calls", "function_call"} & set(item.fields):
-            raise _Mistake(item.line, "messages", "a message without content", want)
+        _check_message(item, item.fields, want)
     messages = [item.value() for item in node.items]
     for message, item in zip(messages, node.items, strict=True):
         content = (item.fields or {}).get("content")
@@ -145,8 +147,57 @@ def _messages(node: Node) -> list[Any]:
     return messages
 
 
+def _check_message(item: Node, fields: dict[str, Node], want: str) -> None:
+    role = _text(fields["role"], "messages.role")
+    if role not in ROLES:
+        near = difflib.get_close_matches(role, ROLES, n=1, cutoff=0.6)
+        raise _Mistake(fields["role"].line, "messages.role", shown(role), near[0] if near else f"one of {', '.join(ROLES)}")
+    content = fields.get("content")
+    if (content is None or content.is_nothing) and not {"tool_calls", "function_call"} & set(fields):
+        raise _Mistake(item.line, "messages", "a message without content", want)
+    if content is not None and (content.fields is not None or any(part.fields is None for part in content.items or ())):
+        found = "keys and values" if content.fields is not None else "a part that is no mapping"
+        raise _Mistake(content.line, "messages.content", found, "a text, or a list of parts such as {type: text, text: ...}")
+    for key, node in fields.items():
+        if key != "content" or not node.is_scalar:
+            _check_numbers(node, f"messages.{key}")
+
+
+def _check_numbers(node: Node, where: str) -> None:
+    """Refuse numbers that would not be passed on as numbers."""
+    if node.is_out_of_range:
+        raise _Mistake(node.line, where, shown(node.text), "a number of at most 64 bits and 25 places, or it in quotes")
+    for item in node.items or ():
+        _check_numbers(item, where)
+    for key, inner in (node.fields or {}).items():
+        _check_numbers(inner, f"{where}.{key}")
+
+
+def _request_value(node: Node, where: str, want: str) -> Any:
+    """Return the value of a field of the request; `want` says what it is to be, "" anything."""
+    _check_numbers(node, where)
+    value = node.value()
+    is_fine = {
+        _NUMBER: isinstance(value, int | float) and not isinstance(value, bool),
+        _WHOLE: isinstance(value, int) and not isinstance(value, bool),
+        _STOPS: isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value)),
+        _FORMAT: isinstance(value, dict),
+    }
+    if not is_fine.get(want, True):
+        raise _Mistake(node.line, where, _seen(node, value), want)
+    return value
+
+
+def _seen(node: Node, value: Any) -> str:
+    if node.is_nothing:
+        return "nothing"
+    if not node.is_scalar:
+        return "a list" if node.items is not None else "keys and values"
+    return f"the text {shown(node.text)}" if isinstance(value, str) else shown(node.text)
+
+
 def _request_fields(fields: dict[str, Node]) -> dict[str, Any]:
-    found: dict[str, Any] = {key: fields[key].value() for key in REQUEST_KEYS if key in fields}
+    found: dict[str, Any] = {key: _request_value(fields[key], key, want) for key, want in REQUEST_KEYS.items() if key in fields}
     if "with" not in fields:
         return found
     node = fields["with"]
@@ -157,7 +208,7 @@ def _request_fields(fields: dict[str, Node]) -> dict[str, Any]:
             raise _Mistake(node.key_lines[key], f"with.{key}", shown(value.text) if value.is_scalar else "a value", _OURS[key])
         if key in found:
             raise _Mistake(node.key_lines[key], f"with.{key}", "a field that stands in the entry, too", "it once")
-        found[key] = value.value()
+        found[key] = _request_value(value, f"with.{key}", REQUEST_KEYS.get(key, ""))
     return found
 
 
@@ -177,11 +228,16 @@ def _expectation(node: Node, key: str) -> Expectation:
     return Expectation(
         contains=_given(fields, "expect.contains", _texts) or (),
         regex=_compiled(fields, "regex", lambda found: compile_regex(_text(found, "expect.regex"))),
-        validate=_compiled(fields, "json_schema", lambda found: compile_schema(found.value())),
+        validate=_compiled(fields, "json_schema", _schema),
         equals=_given(fields, "expect.equals", lambda found, where: _text(found, where, may_be_empty=True)),
         label=label,
         labels=labels,
     )
+
+
+def _schema(node: Node) -> Validate:
+    _check_numbers(node, "expect.json_schema")
+    return compile_schema(node.value())
 
 
 def _compiled(fields: dict[str, Node], key: str, compiled: Callable[[Node], _T]) -> _T | None:

@@ -1,21 +1,24 @@
 """Ask both sides for every prompt, in turns that favour neither, and let the judge have its say afterwards.
 
-Called by cli.compare. Bounded: `--parallel` prompts at once, one side of each after the other. Measures nothing itself
-(compare_asking) and prints nothing.
+Called by cli.compare. Bounded: `--parallel` prompts at once, one side of each after the other; whoever is not there is not asked
+for ever. Measures nothing itself (compare_asking) and prints nothing.
 """
 
 import argparse
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from understudy.cli.compare_asking import Answer, fetch_answer, fetch_models, opened
 from understudy.cli.compare_judge import fetch_judgement
-from understudy.cli.compare_pairs import Pair
+from understudy.cli.compare_pairs import COLORS, Judged, Pair
 from understudy.cli.compare_prompts import Entry
 from understudy.cli.compare_sides import CannotCompareError, Side
+from understudy.core.color import Color
 
+# So often in a row nobody was there, and nobody will be.
+UNREACHED_MAX = 3
 _MODELS_S_MAX = 10.0
 _T = TypeVar("_T")
 
@@ -50,11 +53,23 @@ async def ask_all(
     model: str,
     args: argparse.Namespace,
     on_answered: Callable[[Answered], None],
-) -> None:
+) -> str:
     """Ask both for every entry and hand over the answers as they are there, maybe in another order.
 
     They are held against what was expected later, because that takes processor time in which other answers would seem slow.
+    Returns "", or in words why not all were asked for: one of them was not there `UNREACHED_MAX` times in a row.
     """
+    absences = [_Absence(), _Absence()]
+    left = len(entries)
+
+    def until_absent() -> Iterator[Entry]:
+        nonlocal left
+        for entry in entries:
+            if any(absence.is_for_good for absence in absences):
+                return
+            left -= 1
+            yield entry
+
     async with AsyncExitStack() as stack:
         blue, green = [await stack.enter_async_context(opened(side)) for side in sides]
 
@@ -64,19 +79,52 @@ async def ask_all(
             # Whoever is asked second finds caches warmer, in the daemon and in an engine that both share.
             for index, client in turns if entry.number % 2 else reversed(turns):
                 answers[index] = await fetch_answer(client, sides[index], entry, model, args.timeout)
+                absences[index].see(answers[index].error if answers[index].is_unreached else "")
             on_answered((entry, answers[0], answers[1]))
 
-        await _at_once(entries, args.parallel, ask_both)
+        await _at_once(until_absent(), args.parallel, ask_both)
+    gone = [f"{color} {absence.words}" for color, absence in zip(COLORS, absences, strict=True) if absence.is_for_good]
+    return " and ".join(gone) if left else ""
 
 
-async def judge_all(pairs: Sequence[Pair], judge: Side, args: argparse.Namespace) -> None:
-    """Put the judge's word to every pair of which both answers are whole."""
+async def judge_all(pairs: Sequence[Pair], judge: Side, args: argparse.Namespace, on_judged: Callable[[], None]) -> None:
+    """Put the judge's word to every pair of which both answers are whole; a judge that is not there is asked no more."""
+    absence = _Absence()
     async with opened(judge) as client:
 
         async def judge_one(pair: Pair) -> None:
-            pair.judged = await fetch_judgement(client, judge, pair, args.timeout)
+            if absence.is_for_good:
+                pair.judged = Judged(Color.NONE, error=absence.error)
+            else:
+                pair.judged = await fetch_judgement(client, judge, pair, args.timeout)
+                if not pair.judged.is_same:
+                    absence.see(pair.judged.error if pair.judged.is_unreached else "")
+            on_judged()
 
         await _at_once([pair for pair in pairs if pair.is_whole], args.parallel, judge_one)
+
+
+class _Absence:
+    """How often in a row somebody was not there, and what it was the last time."""
+
+    def __init__(self) -> None:
+        self._times = 0
+        self.error = ""
+
+    def see(self, error: str) -> None:
+        """Count an error with which there was no connection; "" there was one."""
+        if not self.is_for_good:
+            self._times, self.error = (self._times + 1, error) if error else (0, "")
+
+    @property
+    def is_for_good(self) -> bool:
+        """Whether it is of no use to try again."""
+        return self._times >= UNREACHED_MAX
+
+    @property
+    def words(self) -> str:
+        """What happened."""
+        return f"{self.error} {self._times} times in a row"
 
 
 async def _at_once(things: Iterable[_T], count: int, work: Callable[[_T], Awaitable[None]]) -> None:

@@ -48,6 +48,7 @@ class Side:
 def sides_of(args: argparse.Namespace) -> tuple[Side, Side]:
     """Return blue and green as the command line says. Raises CannotCompareError, admin_call.CallError, ConfigError."""
     door = _Door(args)
+    door.refuse_without_color(*(color for color, who in ((Color.BLUE, args.blue), (Color.GREEN, args.green)) if not who))
     given = ((Color.BLUE, args.blue, args.blue_model), (Color.GREEN, args.green, args.green_model))
     blue, green = (_side(color, who or "", model or "", args, door) for color, who, model in given)
     return blue, green
@@ -59,6 +60,33 @@ def judge_of(args: argparse.Namespace) -> Side:
         return Side("the judge", _url(args.judge_url, "--judge-url"), key=_key(JUDGE_KEY_VARIABLE), model=args.judge)
     url, socket = _Door(args).place()
     return Side("the judge", url, socket, key=_key(KEY_VARIABLE), model=args.judge)
+
+
+def judge_warning(args: argparse.Namespace) -> str:
+    """Return in one line what may bend the word of a judge behind the daemon: a prompt of its own there; "" none that is known.
+
+    The prompts stand in the file alone: `-c FILE`, or the one that a daemon on this machine says it has read. One that cannot be
+    read here, as its secrets may be the daemon's alone, leaves nothing to warn of.
+    """
+    from understudy.config.compile import compile_plan
+    from understudy.config.load import load_file
+    from understudy.errors import ConfigError
+
+    if args.judge_url:
+        return ""
+    path: Path | None = args.config or _Door(args).file()
+    try:
+        plan = compile_plan(load_file(path, os.environ)) if path is not None else None
+    except (ConfigError, OSError):
+        plan = None
+    if plan is None:
+        return ""
+    owners = [str(color) for color in KEY_VARIABLES if not plan.rollout.prompt_of(color).is_empty]
+    owners += [backend.name for backend in plan.backends if not backend.prompt.is_empty]
+    if not owners:
+        return ""
+    have = "has a prompt of its own" if len(owners) == 1 else "have prompts of their own"
+    return f"the judge behind the daemon gets them, too: {', '.join(owners)} {have}; --judge-url with an engine is better"
 
 
 class _Door:
@@ -73,6 +101,23 @@ class _Door:
         if self._status is None:
             self._status = {} if self._args.url else call(self._args.admin, "GET", "/api/status").value
         return self._status
+
+    def file(self) -> Path | None:
+        """Return the file that a daemon on this machine has read, None where there is none to be known."""
+        told = self.status().get("file")
+        return Path(told) if isinstance(told, str) and self._is_here() else None
+
+    def refuse_without_color(self, *colors: Color) -> None:
+        """Raise CannotCompareError where the daemon says that one of `colors` cannot answer."""
+        if not colors or not self.status():
+            return
+        if "rollout" in self.status() and self.status()["rollout"] is None:
+            raise CannotCompareError("no backend has a color; set backends[].color, or say whom to ask with --blue and --green")
+        for color in colors:
+            backends = _backends_of(self.status(), color)
+            if not any(_may_serve(backend) for backend in backends):
+                found = ", ".join(f"{backend.get('name')} {_standing(backend)}" for backend in backends) or "it has none"
+                raise CannotCompareError(f"{color} has no backend that is up ({found}); want one, or --{color} URL")
 
     def place(self) -> tuple[str, str]:
         """Return the URL, and the path of a unix socket or ""."""
@@ -94,7 +139,7 @@ class _Door:
         from urllib.parse import urlsplit
 
         asked = urlsplit(self._args.admin).hostname or _LOOPBACK
-        is_here = asked in ("localhost", "::1") or asked.startswith("127.")
+        is_here = self._is_here()
         if host in _EVERYWHERE:
             return _LOOPBACK if is_here else f"[{asked}]" if ":" in asked else asked
         if not is_here and (host in ("localhost", "[::1]") or host.startswith("127.")):
@@ -102,6 +147,13 @@ class _Door:
                 f"the daemon at {self._args.admin} listens on {address} of its own machine alone; say how to reach it with --url"
             )
         return host
+
+    def _is_here(self) -> bool:
+        """Whether the admin port is one of this machine; a unix socket's URL has no host."""
+        from urllib.parse import urlsplit
+
+        asked = urlsplit(self._args.admin).hostname or _LOOPBACK
+        return asked in ("localhost", "::1") or asked.startswith("127.")
 
 
 def _side(color: Color, who: str, model: str, args: argparse.Namespace, door: _Door) -> Side:
@@ -124,15 +176,33 @@ def _side(color: Color, who: str, model: str, args: argparse.Namespace, door: _D
 
 def _listed(status: dict[str, Any], color: Color) -> tuple[str, ...] | None:
     """Return the models of a color's backends by the clients' names; None where one of them does not tell its own."""
-    backends = [each for each in status.get("backends") or () if isinstance(each, dict)]
+    backends = _backends_of(status, color)
     found: dict[str, None] = {}
     for backend in backends:
-        if backend.get("color") not in (str(color), str(Color.NONE)):
-            continue
         if not isinstance(backend.get("models"), list):
             return None
         found.update(dict.fromkeys(map(str, backend["models"])))
     return tuple(found) if backends else None
+
+
+def _backends_of(status: dict[str, Any], color: Color) -> list[dict[str, Any]]:
+    """Return the backends that serve a color."""
+    backends = [each for each in status.get("backends") or () if isinstance(each, dict)]
+    return [each for each in backends if each.get("color") in (str(color), str(Color.NONE))]
+
+
+def _may_serve(backend: dict[str, Any]) -> bool:
+    # One that has not been probed yet will be when it is asked.
+    return backend.get("condition") != "down" and backend.get("duty", "ready") == "ready"
+
+
+def _standing(backend: dict[str, Any]) -> str:
+    """Say why a backend serves nobody."""
+    duty = backend.get("duty", "ready")
+    if duty != "ready":
+        return {"draining": "is draining", "maintenance": "is in maintenance"}.get(str(duty), f"is {duty}")
+    reason = str(backend.get("reason") or "")
+    return f"is down: {reason}" if reason else "is down"
 
 
 def _backend_side(color: Color, name: str, model: str, args: argparse.Namespace) -> Side:
@@ -141,6 +211,9 @@ def _backend_side(color: Color, name: str, model: str, args: argparse.Namespace)
     from understudy.config.compile import compile_plan
     from understudy.config.load import DEFAULT_PATHS, find_file, load_file
 
+    if any(mark in name for mark in ".:/["):
+        # No backend has such a name, and every address has one of these.
+        raise CannotCompareError(f"--{color}: found {name}; want a URL such as http://{name}, or the name of a backend")
     path: Path | None = args.config or find_file()
     if path is None:
         places = " or ".join(map(str, DEFAULT_PATHS))
@@ -174,4 +247,7 @@ def _url(text: str, option: str) -> str:
 
 
 def _key(variable: str) -> bytes:
-    return os.fsencode(os.environ.get(variable, "").strip())
+    key = os.environ.get(variable, "").strip()
+    if any(character < " " or character == "\x7f" for character in key):
+        raise CannotCompareError(f"{variable}: found a line break or another control character in it; want the key alone")
+    return os.fsencode(key)

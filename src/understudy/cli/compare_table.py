@@ -3,10 +3,11 @@
 Called by cli.compare. What models and clients wrote stands as printable characters only. Measures nothing.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from unicodedata import combining, east_asian_width
+from unicodedata import category, east_asian_width
 
 from understudy.cli.compare_asking import Answer
 from understudy.cli.compare_pairs import COLORS, Pair, Total, Totals
@@ -18,7 +19,9 @@ WIDTH_MIN, WIDTH_MAX = 40, 200
 LINES_MAX = 6
 _GAP = "  "
 _RED, _GREEN, _BLUE, _BOLD, _RESET = "\x1b[31m", "\x1b[32m", "\x1b[34m", "\x1b[1m", "\x1b[0m"
-_PAINT = {Color.BLUE: _BLUE, Color.GREEN: _GREEN}
+# They join what stands on both sides of them, in emoji and in some scripts, and are harmless there.
+_JOINERS = re.compile(r"(?<=[^\x00-\x7f])([\u200c\u200d])(?=[^\x00-\x7f])")
+_NO_WIDTH = ("Mn", "Me", "Cf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Paper:
 
     def painted(self, text: str, paint: str) -> str:
         """Return the text in a color, where there are colors."""
-        return f"{paint}{text}{_RESET}" if self.is_colored and text else text
+        return f"{paint}{text}{_RESET}" if self.is_colored and text and paint else text
 
 
 def table(pairs: Sequence[Pair], titles: tuple[str, str], paper: Paper) -> Iterator[str]:
@@ -48,14 +51,12 @@ def table(pairs: Sequence[Pair], titles: tuple[str, str], paper: Paper) -> Itera
 
 def _pair_lines(pair: Pair, titles: tuple[str, str], paper: Paper) -> Iterator[str]:
     said = pair.entry.name or " ".join(pair.entry.question.split())
-    facts = [] if pair.similarity is None else [f"{share(pair.similarity)} alike"]
-    if pair.judged is not None:
-        facts.append("judged a tie" if pair.judged.better is Color.NONE else f"{pair.judged.better} judged better")
+    facts = facts_of(pair)
     after = f" ({', '.join(facts)})" if facts else ""
     lead = f"{pair.entry.number}. "
     room = max(8, 2 * paper.column - len(lead) - len(after))
-    yield paper.painted(f"{lead}{shortened(printable(said), room)}", _BOLD) + after
-    heads = [shortened(f"{color}: {title}", paper.column) for color, title in zip(COLORS, map(printable, titles), strict=True)]
+    yield paper.painted(f"{lead}{shortened(readable(said), room)}", _BOLD) + after
+    heads = [shortened(f"{color}: {title}", paper.column) for color, title in zip(COLORS, map(readable, titles), strict=True)]
     yield _row(heads, [_BLUE, _GREEN], paper)
     columns = [_shown(pair.answer(color), paper) for color in COLORS]
     for cells in zip_longest(*columns, fillvalue=""):
@@ -63,6 +64,27 @@ def _pair_lines(pair: Pair, titles: tuple[str, str], paper: Paper) -> Iterator[s
     notes = [list(_notes(pair, color, paper)) for color in COLORS]
     for marked in zip_longest(*notes, fillvalue=("", "")):
         yield _row([text for text, _ in marked], [paint for _, paint in marked], paper)
+
+
+def facts_of(pair: Pair) -> list[str]:
+    """Say what is known of both answers together: how alike they are, and the judge's word."""
+    facts = [] if pair.similarity is None else [f"{share(pair.similarity)} alike"]
+    judged = pair.judged
+    if judged is None or judged.is_same:
+        return facts
+    if judged.error:
+        return [*facts, "the judge could not be asked"]
+    if judged.unreadable:
+        return [*facts, "the judge's word could not be read"]
+    return [*facts, "judged a tie" if judged.better is Color.NONE else f"{judged.better} judged better"]
+
+
+def readable(text: str) -> str:
+    """Return the text in characters that can be seen or join such; others as their escapes."""
+    if text.isprintable():
+        return text
+    parts = _JOINERS.split(text)
+    return "".join(part if index % 2 else printable(part) for index, part in enumerate(parts))
 
 
 def _row(cells: Sequence[str], paints: Sequence[str], paper: Paper) -> str:
@@ -75,7 +97,7 @@ def _shown(answer: Answer, paper: Paper) -> list[str]:
     """Return the answer's text in lines that fit, shortened."""
     lines: list[str] = []
     for line in answer.text.replace("\r\n", "\n").strip("\n").split("\n"):
-        lines.extend(wrapped(printable(line.expandtabs(4)), paper.column))
+        lines.extend(wrapped(readable(line.expandtabs(4)), paper.column))
         if paper.lines_max and len(lines) > paper.lines_max:
             lines = [*lines[: paper.lines_max - 1], shortened(f"{lines[paper.lines_max - 1]} ...", paper.column)]
             break
@@ -92,7 +114,7 @@ def _notes(pair: Pair, color: Color, paper: Paper) -> Iterator[tuple[str, str]]:
         problems.append("cut at its limit of tokens")
     problems += [f"unmet: {reason}" for reason in unmet or () if not answer.error]
     for problem in problems:
-        for line in wrapped(printable(problem), paper.column):
+        for line in wrapped(readable(problem), paper.column):
             yield line, _RED
     if unmet == ():
         yield "as expected", _GREEN
@@ -102,9 +124,9 @@ def measured(answer: Answer) -> str:
     """Write what was measured of an answer: 12 tokens, first after 0.18s, 45.1/s, by gpu0."""
     tokens = f"{'~' if answer.is_estimated else ''}{answer.tokens} token{'' if answer.tokens == 1 else 's'}"
     facts = [tokens, "" if answer.ttft_s is None else f"first after {seconds(answer.ttft_s)}"]
-    facts.append("" if answer.speed is None else f"{answer.speed:.1f}/s")
+    facts.append("" if answer.token_speed is None else f"{'~' if answer.is_estimated else ''}{answer.token_speed:.1f}/s")
     facts.append(f"{answer.calls} tool call{'s' * (answer.calls > 1)}" if answer.calls else "")
-    facts.append(f"by {printable(answer.backend)}" if answer.backend else "")
+    facts.append(f"by {readable(answer.backend)}" if answer.backend else "")
     return ", ".join(fact for fact in facts if fact)
 
 
@@ -129,7 +151,8 @@ def total_rows(totals: Totals) -> Iterator[tuple[str, str, str]]:
         yield "as expected", _met(blue, totals), _met(green, totals)
     yield "tokens", _tokens(blue), _tokens(green)
     yield "first content, median", seconds(blue.ttft_s), seconds(green.ttft_s) + _times(totals.ttft_ratio)
-    yield "tokens a second, median", _speed(blue), _speed(green) + _times(totals.speed_ratio)
+    yield "tokens a second, median", _token_speed(blue), _token_speed(green)
+    yield "characters a second, median", _speed(blue), _speed(green) + _times(totals.speed_ratio)
 
 
 def shared_lines(totals: Totals) -> Iterator[str]:
@@ -137,11 +160,16 @@ def shared_lines(totals: Totals) -> Iterator[str]:
     if totals.similarity is not None:
         yield f"The answers are {share(totals.similarity)} alike on average."
     judgement = totals.judgement
-    if judgement.pairs:
-        asides = [f"{judgement.swayed} by order alone"] if judgement.swayed else []
-        asides += [f"{judgement.unreadable} unreadable"] if judgement.unreadable else []
-        ties = f"{judgement.ties} tie{'' if judgement.ties == 1 else 's'}" + (f" ({', '.join(asides)})" if asides else "")
+    if judgement.readable:
+        aside = f" ({judgement.swayed} by order alone)" if judgement.swayed else ""
+        ties = f"{judgement.ties} tie{'' if judgement.ties == 1 else 's'}{aside}"
         yield f"The judge found blue better in {judgement.blue}, green better in {judgement.green}, {ties}."
+    if judgement.unreadable:
+        yield f"The judge's word could not be read in {judgement.unreadable}."
+    if judgement.unasked:
+        yield f"The judge could not be asked in {judgement.unasked}: {readable(judgement.error)}."
+    if judgement.same:
+        yield f"The judge was not asked in {judgement.same}: the same text twice."
 
 
 def summary(totals: Totals, verdict: Verdict, paper: Paper) -> Iterator[str]:
@@ -156,7 +184,7 @@ def summary(totals: Totals, verdict: Verdict, paper: Paper) -> Iterator[str]:
     for check in verdict.checks:
         yield f"{check.option}: {check.words}, {paper.painted('worse', _RED) if check.is_broken else 'kept'}"
     yield ""
-    yield paper.painted(verdict.line, _RED if verdict.is_worse else _GREEN)
+    yield paper.painted(readable(verdict.line), _BOLD if verdict.is_interrupted else _RED if verdict.is_worse else _GREEN)
 
 
 def _met(total: Total, totals: Totals) -> str:
@@ -167,8 +195,12 @@ def _tokens(total: Total) -> str:
     return f"{'~' if total.is_estimated else ''}{total.tokens}"
 
 
+def _token_speed(total: Total) -> str:
+    return "-" if total.token_speed is None else f"{'~' if total.is_estimated else ''}{total.token_speed:.1f}"
+
+
 def _speed(total: Total) -> str:
-    return "-" if total.speed is None else f"{total.speed:.1f}"
+    return "-" if total.speed is None else f"{total.speed:.0f}"
 
 
 def _times(ratio: float | None) -> str:
@@ -184,7 +216,7 @@ def width_of(text: str) -> int:
 
 
 def _columns(character: str) -> int:
-    return 0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1
+    return 0 if category(character) in _NO_WIDTH else 2 if east_asian_width(character) in "WF" else 1
 
 
 def wrapped(text: str, columns: int) -> list[str]:

@@ -26,7 +26,9 @@ def add(subparsers: "Subparsers") -> None:
     switching.add_argument("color", metavar="blue|green", choices=("blue", "green"), help="the color to be active")
     switching.add_argument("--force", action="store_true", help="even where that color cannot serve what the other one serves")
     returning = _command(subparsers, "rollback", "end the canary, or else take back the last switch", run_rollback)
-    returning.add_argument("--sessions", action="store_true", help="take back the conversations that began there, too")
+    returning.add_argument(
+        "--sessions", action="store_true", help="take back the conversations that began on the color that is left, too"
+    )
     trying = _command(subparsers, "canary", "give a share of the new conversations to the other color", run_canary)
     trying.add_argument(
         "share",
@@ -111,15 +113,16 @@ def _canary(text: str) -> dict[str, Any]:
     """Return the order that the admin port takes, from what stands on the command line."""
     from understudy.config.quantities import Unreadable, read_share
 
-    if text in ("off", "file"):
-        return {"share": 0 if text == "off" else "file"}
-    steps = text.split(",")
+    # As a list is written in the file, with spaces.
+    steps = [step.strip() for step in text.split(",")]
+    if steps in (["off"], ["file"]):
+        return {"share": 0 if steps == ["off"] else "file"}
     try:
         for step in steps:
             read_share(step)
     except Unreadable as error:
         raise argparse.ArgumentTypeError(_CANARY_WANTED) from error
-    return {"steps": steps} if len(steps) > 1 else {"share": text}
+    return {"steps": steps} if len(steps) > 1 else {"share": steps[0]}
 
 
 def _text(value: object) -> str:

@@ -55,8 +55,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def table(status: dict[str, Any], *, is_colored: bool) -> str:
-    """Return the status document as a header and one row a backend, without a newline at the end."""
+def table(status: dict[str, Any], *, is_colored: bool, width: int = 0) -> str:
+    """Return the status document as a header and one row a backend, without a newline at the end.
+
+    What is in force of blue and green goes on below where it has more than `width` characters; 0: it never does.
+    """
     backends = [each for each in status.get("backends") or () if isinstance(each, dict)]
     columns, rows = _COLUMNS, [_row(each) for each in backends]
     if all(each.get("color", "none") == "none" for each in backends):
@@ -64,6 +67,7 @@ def table(status: dict[str, Any], *, is_colored: bool) -> str:
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     lines = [
         *_header(status, is_colored=is_colored),
+        *_rollout_lines(status, backends, width),
         "",
         _line(columns, widths, _BOLD if is_colored else "", range(len(columns))),
     ]
@@ -87,13 +91,16 @@ def _fetch_view(args: argparse.Namespace, *, is_terminal: bool) -> str:
     """Ask, and return what is to be printed."""
     import json
     import os
+    import shutil
 
     value = call(args.admin, "GET", "/api/status").value
     if args.json:
         # ASCII only: nothing in it can speak to the terminal.
         return json.dumps(value)
     clear = _CLEAR if args.watch and is_terminal else ""
-    return clear + table(value, is_colored=is_terminal and not os.environ.get("NO_COLOR"))
+    # Whoever reads from a pipe wants a line to stay one.
+    width = shutil.get_terminal_size().columns if is_terminal else 0
+    return clear + table(value, is_colored=is_terminal and not os.environ.get("NO_COLOR"), width=width)
 
 
 def _header(status: dict[str, Any], *, is_colored: bool) -> list[str]:
@@ -113,11 +120,16 @@ def _header(status: dict[str, Any], *, is_colored: bool) -> list[str]:
     if isinstance(last := status.get("reload"), dict) and not last.get("ok"):
         color, end = (_RED, _RESET) if is_colored else ("", "")
         lines += [f"  {color}refused: {_text(mistake)}{end}" for mistake in last.get("mistakes") or ()]
-    if isinstance(rollout := status.get("rollout"), dict):
-        from understudy.cli.rollout_line import rollout_line
-
-        lines.append(rollout_line(rollout, time.time()))
     return lines
+
+
+def _rollout_lines(status: dict[str, Any], backends: Sequence[dict[str, Any]], width: int) -> list[str]:
+    if not isinstance(rollout := status.get("rollout"), dict):
+        return []
+    from understudy.cli.rollout_line import rollout_lines
+
+    colors = {_text(each.get("color", "none")) for each in backends}
+    return rollout_lines(rollout, time.time(), colors, width)
 
 
 def _reload_words(last: object) -> str:

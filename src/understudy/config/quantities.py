@@ -22,7 +22,9 @@ RATIO_MAX: Final = 1000.0
 
 DURATION_PATTERN: Final = r"[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h)?"
 SIZE_PATTERN: Final = r"[0-9]{1,15}(\.[0-9]{1,6})?(B|KiB|MiB|GiB|KB|MB|GB)?"
-SHARE_PATTERN: Final = r"[0-9]{1,3}(\.[0-9]{1,9})?%?"
+# Less than all, and what is all.
+PART_PATTERN: Final = r"0?[0-9]{1,2}(\.[0-9]{1,9})?%|0{1,3}(\.[0-9]{1,9})?"
+SHARE_PATTERN: Final = rf"{PART_PATTERN}|100(\.0{{1,9}})?%|0{{0,2}}1(\.0{{1,9}})?"
 RATIO_PATTERN: Final = r"[0-9]{1,4}(\.[0-9]{1,9})?x?"
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -113,10 +115,7 @@ def read_share(value: object) -> float:
     if not re.fullmatch(SHARE_PATTERN, text):
         raise Unreadable(SHARE_WANTED)
     number, unit = _split(text)
-    share = float(number) / 100 if unit == "%" else float(number)
-    if share > 1:
-        raise Unreadable(SHARE_WANTED)
-    return share
+    return float(number) / 100 if unit == "%" else float(number)
 
 
 def write_share(share: float) -> str:

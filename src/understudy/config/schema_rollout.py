@@ -5,8 +5,9 @@ Part of config.schema, which says what holds for all keys. What concerns several
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from understudy.config.quantities import Unreadable, write_share
 from understudy.config.section import Section
 from understudy.config.values import (
     ActiveColor,
@@ -85,7 +86,8 @@ class RolloutSettings(Section):
     )
     canary: Steps = Field(
         default=_ROLLOUT.shares,
-        description="Share of new conversations for the other color; a list of growing shares: one step after the other.",
+        description="Share of new conversations for the other color, less than all; a list of growing shares: one step after the "
+        "other, of which the last may be all.",
     )
     every: PositiveDuration = Field(default=_ROLLOUT.every_s, description="Time between two steps of a canary.")
     shadow: Share = Field(
@@ -113,3 +115,15 @@ class RolloutSettings(Section):
         default_factory=PromptSettings.model_construct,
         description="What green adds to requests: system, system_place and defaults.",
     )
+
+    @field_validator("canary")
+    @classmethod
+    def _begins_with_a_part(cls, shares: tuple[float, ...], read: ValidationInfo) -> tuple[float, ...]:
+        """Refuse a canary that begins with all conversations: it would never become a switch.
+
+        Who writes 1 may also mean one in a hundred.
+        """
+        if shares and shares[0] >= 1.0:
+            other = read.data.get("active", Color.BLUE).other
+            raise Unreadable(f"a smaller share, or active: {other}", f"{write_share(shares[0])} as the first step")
+        return shares

@@ -24,6 +24,7 @@ from understudy.config.addresses import (
 from understudy.config.json_values import write_json
 from understudy.config.quantities import (
     DURATION_PATTERN,
+    PART_PATTERN,
     RATIO_MAX,
     RATIO_PATTERN,
     SHARE_PATTERN,
@@ -85,6 +86,11 @@ def _text_schema(pattern: str, *, numbers: bool = False) -> WithJsonSchema:
     if numbers:
         either.insert(0, {"type": "number", "minimum": 0})
     return WithJsonSchema({"anyOf": either})
+
+
+def _share_schema(pattern: str, **most: int) -> dict[str, Any]:
+    text = {"type": "string", "pattern": f"^({pattern})$"}
+    return {"anyOf": [{"type": "number", "minimum": 0, **most}, text, dict(_FILLED)]}
 
 
 def _whole_schema(least: int, most: int) -> WithJsonSchema:
@@ -284,9 +290,8 @@ SizeFromKiB = Annotated[
     PlainSerializer(write_size, return_type=str),
     _text_schema(SIZE_PATTERN, numbers=True),
 ]
-Share = Annotated[
-    float, PlainValidator(read_share), PlainSerializer(write_share, return_type=str), _text_schema(SHARE_PATTERN, numbers=True)
-]
+_SHARE_SCHEMA: Final = _share_schema(SHARE_PATTERN, maximum=1)
+Share = Annotated[float, PlainValidator(read_share), PlainSerializer(write_share, return_type=str), WithJsonSchema(_SHARE_SCHEMA)]
 WholeFromZero = Annotated[int, PlainValidator(partial(read_whole, least=0)), _whole_schema(0, WHOLE_MAX)]
 WholeFromOne = Annotated[int, PlainValidator(partial(read_whole, least=1)), _whole_schema(1, WHOLE_MAX)]
 WholeFromTwo = Annotated[int, PlainValidator(partial(read_whole, least=2)), _whole_schema(2, WHOLE_MAX)]
@@ -331,17 +336,33 @@ AtLeastAsMuch = Annotated[
 AtMostAsMuch = Annotated[
     float | None, _or_off(partial(read_ratio, most=1.0)), _write_or_off(write_ratio), _bound_schema(RATIO_PATTERN, most=1.0)
 ]
-_SHARE_SCHEMA: Final = {
-    "anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^({SHARE_PATTERN})$"}, dict(_FILLED)]
+# That the first step is not all conversations is config.schema_rollout's to say, which knows the color to be active instead.
+_FIRST_SHARE_SCHEMA: Final = _share_schema(PART_PATTERN, exclusiveMaximum=1)
+_STEPS_SCHEMA: Final = {
+    "type": "array",
+    "prefixItems": [_FIRST_SHARE_SCHEMA],
+    "items": _SHARE_SCHEMA,
+    "minItems": 1,
+    "maxItems": STEPS_MAX,
 }
 Steps = Annotated[
     tuple[Share, ...],
     BeforeValidator(_as_shares),
     AfterValidator(_read_steps),
     PlainSerializer(_write_steps, return_type=list[str] | str),
-    WithJsonSchema({"anyOf": [_SHARE_SCHEMA, {"type": "array", "items": _SHARE_SCHEMA, "minItems": 1, "maxItems": STEPS_MAX}]}),
+    WithJsonSchema({"anyOf": [_FIRST_SHARE_SCHEMA, _STEPS_SCHEMA]}),
 ]
-CookieKey = Annotated[str, PlainValidator(_read_cookie_key), WithJsonSchema({"type": "string", "writeOnly": True})]
+CookieKey = Annotated[
+    str,
+    PlainValidator(_read_cookie_key),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "writeOnly": True,
+            "anyOf": [{"maxLength": 0}, {"minLength": COOKIE_KEY_LENGTH_MIN, "pattern": "^[!-~]*$"}, dict(_FILLED)],
+        }
+    ),
+]
 SystemText = Annotated[str, PlainValidator(_read_system), WithJsonSchema({"type": ["string", "number"]})]
 # Each value as JSON text; a reader that gets the text back would take it for text.
 Defaults = Annotated[

@@ -114,7 +114,8 @@ class StateFile:
             return None
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            # Where the folder is a file nothing can have been kept; that nothing can be is for `write` to say.
             return None
         except OSError as error:
             if error.errno == errno.ELOOP:
@@ -198,8 +199,8 @@ class StateKeeper:
             try:
                 self._file.set_aside()
             except OSError as stuck:
-                self._why_never = f"what was kept can neither be read nor be put aside: {_words_of(stuck)}"
-            reason = _words_of(error) if isinstance(error, OSError) else str(error)
+                self._why_never = f"what was kept can neither be read nor be put aside: {self._words_of(stuck)}"
+            reason = self._words_of(error) if isinstance(error, OSError) else str(error)
             self._tell("state.unreadable", {"file": self._name, "reason": reason})
             return None
         if state is not None:
@@ -250,7 +251,7 @@ class StateKeeper:
         try:
             self._file.write(content)
         except OSError as error:
-            return _words_of(error)
+            return self._words_of(error)
         self._written = content
         return ""
 
@@ -262,14 +263,14 @@ class StateKeeper:
     def _name(self) -> str | None:
         return str(self._file.path) if self._file.path is not None else None
 
+    def _words_of(self, error: OSError) -> str:
+        """Say it with the path, unless that is the file's, which is told beside it."""
+        words = error.strerror or str(error) or type(error).__name__
+        return f"{error.filename}: {words}" if isinstance(error.filename, str) and error.filename != self._name else words
+
     def _tell_loss(self, why: str) -> None:
         if why:
             self._tell("state.not_kept", {"file": self._name, "reason": why})
-
-
-def _words_of(error: OSError) -> str:
-    words = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {words}" if isinstance(error.filename, str) else words
 
 
 def _make(folder: Path) -> None:

@@ -44,8 +44,9 @@ def pick(
 ) -> Choice | NoChoice:
     """Return the backend for the next attempt: primaries before backups, then the preferred one, then as `plan.balance` says.
 
-    Those of the exchange's color come first. While one of them is in service but has no room, there is nobody: to speak with
-    another voice is worse than to wait a little, and the caller asks without a color once that has been enough.
+    Those of the exchange's color come first. While one of them is in service but has no room, or none has been probed yet, there
+    is nobody: to speak with another voice is worse than to wait a little, and the caller asks without a color once that has been
+    enough.
     Never one that was `tried`, is not UP or WARMING, is not READY, does not speak the dialect or serve the model, asked for
     rest, is full, or is ejected, unless all that remain are ejected: then the least bad one. A half-open backend is chosen as
     a trial, while no other trial runs. With `is_last_resort` condition and ejection do not matter.
@@ -62,6 +63,8 @@ def pick(
         in_service = [one for one in untried if not one[1].ejected_until_s]
         if in_service:
             return _no_choice(in_service, now_s)
+        if not tried and shortlist.is_unproven(ask.color):
+            return NoChoice(FailureKind.NONE_USABLE)
     choice = _pick_open(shortlist.groups, snapshot.plan.balance, tally, ask, tried, now_s)
     return choice or _pick_ejected(shortlist, tally, tried, now_s)
 

@@ -10,9 +10,10 @@ from understudy.errors import FailureKind
 
 
 class AttemptRecord:
-    """One send of an exchange to one backend. `failure` is None when it gave the answer; durations in seconds."""
+    """One send of an exchange to one backend, in its `color`. `failure` None: it gave the answer; durations in seconds."""
 
     status = 0
+    color = ""
     failure: FailureKind | None = None
     duration_s = 0.0
 

@@ -77,6 +77,11 @@ class Shortlist:
         self.why_none = FailureKind.NONE_USABLE if able else _why_unable(snapshot, ask)
         self._by_color: dict[str, tuple[tuple[Candidate, ...], ...]] = {}
 
+    def is_unproven(self, color: str) -> bool:
+        """Whether nobody knows yet of any backend of `color` that may serve whether it can: none has been probed so far."""
+        own = [one for one in self.last_resorts if one.target.backend.color == color]
+        return bool(own) and all(one.target.state.condition is Condition.UNKNOWN for one in own)
+
     def groups_of(self, color: str) -> tuple[tuple[Candidate, ...], ...]:
         """Return the groups with those of `color` alone, and those of none, which serve both."""
         found = self._by_color.get(color)

@@ -57,7 +57,7 @@ class RunningAttempt:
         self.name = record.backend
         color = choice.target.backend.color
         # A backend of no color answers in the one that the exchange has.
-        self.color = exchange.ask.color if color is _NO_COLOR else str(color)
+        self.color = record.color = exchange.ask.color if color is _NO_COLOR else str(color)
         if not exchange.record.backend:
             # Until one has begun the answer, whose color it keeps.
             exchange.record.color = self.color

@@ -25,7 +25,7 @@ from understudy.core.conversation import Conversation
 from understudy.core.priority import is_trusted
 from understudy.core.snapshot import Published, RoutingPlan
 from understudy.dataplane.heads import RequestHead
-from understudy.dialects.history import History, history_of
+from understudy.dialects.history import History, answered_digest, history_of
 
 if TYPE_CHECKING:
     from understudy.dataplane.relayed import RelayedExchange
@@ -36,13 +36,14 @@ _PAGE = b"<!doctype html><html lang=en><meta charset=utf-8><title>Understudy</ti
 class Colored(msgspec.Struct, frozen=True):
     """The color of one request. `is_asked_for`: its client has asked for it, so that what is kept of its session does not count.
 
-    `at_unix_s` is when it was given. `key`: the conversation is new and noted under it, b"" for any other. `wants_cookie`: its
-    client is to be told in a cookie.
+    `at_unix_s` is since when its conversation has it. `key`: that is new and noted under it, b"" for any other. `history`: the
+    digest of all it holds, where its client sends the whole each time. `wants_cookie`: its client is to be told in a cookie.
     """
 
     color: Color
     at_unix_s: float
     key: bytes = b""
+    history: bytes = b""
     is_asked_for: bool = False
     wants_cookie: bool = False
 
@@ -123,13 +124,17 @@ class Coloring:
         color = assigned(self._published.current.rollout, request_id)
         if history is None:
             return Colored(color, now_unix_s)
-        if history.earlier:
-            own, since_unix_s = self.histories.find(history.earlier, now_unix_s)
-            if self._stays(own, since_unix_s, now_unix_s):
-                self.histories.put(history.whole, own, now_unix_s, since_unix_s)
-                return Colored(own, now_unix_s)
+        # What it was answered tells it from others that began with the same words.
+        for key in filter(None, (history.answered, history.earlier)):
+            own, since_unix_s = self.histories.find(key, now_unix_s)
+            if own is Color.NONE:
+                continue
+            if not self._stays(own, since_unix_s, now_unix_s):
+                break
+            self.histories.put(history.whole, own, now_unix_s, since_unix_s)
+            return Colored(own, since_unix_s, history=history.whole)
         self.histories.put(history.whole, color, now_unix_s)
-        return Colored(color, now_unix_s, key=history.whole)
+        return Colored(color, now_unix_s, key=history.whole, history=history.whole)
 
     def _of_cookie(self, cookie: ColorCookie | None, request_id: bytes, now_unix_s: float) -> Colored:
         if cookie is not None and self._stays(cookie.color, cookie.since_unix_s, now_unix_s):
@@ -166,10 +171,18 @@ class Coloring:
 
     def on_over(self, exchange: "RelayedExchange", colored: Colored) -> None:
         """An exchange is over: a conversation that another color than its own has begun stays with that one."""
-        color = COLORS.get(exchange.record.color, Color.NONE)
-        if colored.key and exchange.record.backend and color not in (Color.NONE, colored.color):
+        color, record = COLORS.get(exchange.record.color, Color.NONE), exchange.record
+        if color is Color.NONE or not record.backend:
+            return
+        if colored.key and color is not colored.color:
             known = self.sessions if exchange.head.session else self.histories
             known.put(colored.key, color, self._wall(), colored.at_unix_s)
+        if colored.history and record.failure is None and exchange.resumer is not None:
+            transcript = exchange.resumer.received.transcript()
+            if transcript is not None and transcript.text:
+                own = color if colored.key else colored.color
+                key = answered_digest(colored.history, transcript.text)
+                self.histories.put(key, own, self._wall(), colored.at_unix_s)
 
     # --- looking around
 

@@ -305,8 +305,11 @@ class Relay:
         self.running.discard(exchange)
         if exchange.shadow is not None and self.shadowing is not None:
             self.shadowing.on_over(exchange, exchange.shadow)
-        if exchange.colored is not None and self.coloring is not None:
-            self.coloring.on_over(exchange, exchange.colored)
+        colored = exchange.colored
+        if colored is not None and self.coloring is not None:
+            self.coloring.on_over(exchange, colored)
+            if self.witness is not None:
+                self.witness.on_over(exchange, colored)
         if (self.line.count or self.departures.is_measuring) and exchange.record.attempts:
             self.departures.on_departure(self.now_s(), waiting=self.line.count)
         self.listener.finished(exchange.record)

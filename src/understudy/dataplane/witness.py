@@ -5,10 +5,16 @@ ends without a word counts as a failure: its client waited for one. What the cli
 have done it wrong with the other color. What was asked of one color on purpose does not: that is no comparison.
 """
 
+from typing import TYPE_CHECKING
+
 from understudy.core.color import COLORS, Color
 from understudy.core.comparison import Comparison
 from understudy.dataplane.attempt import RunningAttempt
+from understudy.dataplane.coloring import Colored
 from understudy.errors import MEANING, FailureKind, Side
+
+if TYPE_CHECKING:
+    from understudy.dataplane.relayed import RelayedExchange
 
 # Of many answers a few a second are read for their speed: it takes about 0.3 ms for 250 tokens.
 READ_INTERVAL_S = 0.05
@@ -40,6 +46,14 @@ class Witness:
             self._comparison.on_failure(color, now_s)
         else:
             self._on_answer(attempt, color, now_s)
+
+    def on_over(self, exchange: "RelayedExchange", colored: Colored) -> None:
+        """An exchange is over: one that its color did not even try, since its backends were ejected or down, has failed there."""
+        color, record = colored.color, exchange.record
+        if colored.is_asked_for or not exchange.ask.is_generating or not record.attempts or record.color == color:
+            return
+        if all(attempt.color != color for attempt in record.attempts):
+            self._comparison.on_failure(color, exchange.now_s())
 
     def _on_answer(self, attempt: RunningAttempt, color: Color, now_s: float) -> None:
         if attempt.is_wordless:

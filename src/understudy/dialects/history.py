@@ -29,15 +29,30 @@ class _Messages(msgspec.Struct, gc=False):
     system: msgspec.Raw = msgspec.Raw(b"")
 
 
+class _Part(msgspec.Struct, gc=False):
+    text: str = ""
+
+
+class _Answer(msgspec.Struct, gc=False):
+    content: str | list[_Part] | None = None
+
+
 _DECODE_ROLES = msgspec.json.Decoder(_Roles).decode
 _DECODE_MESSAGES = msgspec.json.Decoder(_Messages).decode
+_DECODE_ANSWER = msgspec.json.Decoder(_Answer).decode
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class History(msgspec.Struct, frozen=True):
-    """Digests of a request's messages: of all, and of those before its last answer, b"" where it has none."""
+    """Digests of a request's messages: of all, of those before its last answer, and of those with that answer's text.
+
+    The last two are b"" where it has no answer, or none with a text. Two conversations that begin with the same words differ in
+    what they were answered.
+    """
 
     whole: bytes
     earlier: bytes = b""
+    answered: bytes = b""
 
 
 def history_of(path: str, body: bytes, client: bytes) -> History | None:
@@ -47,28 +62,48 @@ def history_of(path: str, body: bytes, client: bytes) -> History | None:
     try:
         roles = [said.role for said in _DECODE_ROLES(body).messages]
         read = _DECODE_MESSAGES(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except _UNREADABLE:
         return None
     if not roles:
         return None
-    last_answer = _last_answer(roles)
+    begin, end = _last_answer(roles)
     digest = blake2b(digest_size=_DIGEST_BYTES)
     _add(digest, client)
     _add(digest, bytes(read.system))
-    earlier = b""
+    earlier = answered = b""
     for at, message in enumerate(read.messages):
-        if at == last_answer and at:
+        if at == begin < end:
             earlier = digest.digest()
+            # Of one that calls a tool several times in a row only the end is a text.
+            text = _text_of(bytes(read.messages[end - 1]))
+            answered = answered_digest(earlier, text) if text else b""
         _add(digest, bytes(message))
-    return History(digest.digest(), earlier)
+    return History(digest.digest(), earlier, answered)
 
 
-def _last_answer(roles: list[str]) -> int:
-    """Return where the last answer begins, be it of several messages; 0 without one."""
-    at = max((at for at, role in enumerate(roles) if role == "assistant"), default=0)
-    while at and roles[at - 1] == "assistant":
-        at -= 1
-    return at
+def answered_digest(whole: bytes, text: str) -> bytes:
+    """Return the digest of a request's messages with the text that answered them, white space around it aside."""
+    digest = blake2b(digest_size=_DIGEST_BYTES)
+    _add(digest, whole)
+    _add(digest, text.strip().encode(errors="surrogatepass"))
+    return digest.digest()
+
+
+def _last_answer(roles: list[str]) -> tuple[int, int]:
+    """Return where the last answer begins and ends, be it of several messages; (0, 0) without one, or with nothing before it."""
+    end = max((at + 1 for at, role in enumerate(roles) if role == "assistant"), default=0)
+    begin = end
+    while begin and roles[begin - 1] == "assistant":
+        begin -= 1
+    return (begin, end) if begin else (0, 0)
+
+
+def _text_of(message: bytes) -> str:
+    try:
+        content = _DECODE_ANSWER(message).content
+    except _UNREADABLE:
+        return ""
+    return content if isinstance(content, str) else "".join(part.text for part in content or ())
 
 
 def _add(digest: blake2b, piece: bytes) -> None:

@@ -257,9 +257,15 @@ async def test_steps_are_a_list_of_bounded_length(steps: object) -> None:
     assert words.endswith("; want a list of 1 to 100 shares")
 
 
-@pytest.mark.parametrize("steps", [["5%", "5%"], ["25%", "5%"], [0], ["0%", "5%"], [0.05, 1, 1]])
+@pytest.mark.parametrize("steps", [["5%", "5%"], ["25%", "5%"], [0.05, 1, 1], ["5%", 0]])
 async def test_steps_go_up(steps: object) -> None:
     assert (await refused("canary", {"steps": steps})).endswith("; want each larger than the one before: 5%, 25%, 100%")
+
+
+@pytest.mark.parametrize("steps", [[0], ["0%", "5%"], [0.0, 0.0], ["0"]])
+async def test_first_step_is_more_than_nothing(steps: object) -> None:
+    words = "steps: found 0% as the first step; want more than 0%, such as 5%, 25%, 100%"
+    assert await refused("canary", {"steps": steps}) == words
 
 
 @pytest.mark.parametrize(

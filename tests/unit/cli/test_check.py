@@ -85,7 +85,7 @@ def test_the_meaning_says_everything_but_the_keys() -> None:
         "The admin port is 127.0.0.1:9901 and asks for the token.",
         "pi: http://127.0.0.1:1/v1, engine found by the probe, sends its own key",
         "qwen2.5 is qwen2.5:0.5b there",
-        "note: clients' paths begin with /v1 already",
+        "note: clients' paths begin with /v1 already, so pi will be asked for /v1/v1/...",
         "gpu: https://gpu:443, engine vllm, weight 3, at most 4 exchanges at once",
         "always the same one for the same X-Session-ID",
         "Health of pi: probed every 1s",
@@ -159,6 +159,19 @@ log: {slow: 3s}
     ):
         assert words in told
     assert "hunter2" not in told
+
+
+def test_notes_come_last() -> None:
+    told = meaning("""
+backends: [{name: a, url: 'http://a/v1', color: blue}, {name: b, url: 'http://b', color: green, system: x}]
+""").splitlines()
+    assert [line.startswith("note: ") for line in told] == [False] * (len(told) - 2) + [True] * 2
+    assert told[-3] == ""
+    assert any(line.endswith("puts a system prompt of 1 character before the client's") for line in told)
+
+
+def test_where_nothing_is_to_be_noted_the_log_is_the_last_line() -> None:
+    assert meaning("backends: [{name: a, url: 'http://a'}]").splitlines()[-1].startswith("Log: ")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,30 @@ async def test_where_nobody_counts_the_pieces_are_counted(engine: ScriptedEngine
     assert (found.tokens, found.is_estimated) == (2, True)
 
 
+@pytest.mark.parametrize("count", ["1" + "0" * 400, "-1", "10000001", "1.5", "true", '"2"'])
+async def test_a_count_that_cannot_be_is_none(engine: ScriptedEngine, count: str) -> None:
+    usage = sse('{"choices": [], "usage": {"completion_tokens": %s}}' % count)
+    timings = sse('{"choices": [{"index": 0, "delta": {}, "finish_reason": null}], "timings": {"predicted_n": %s}}' % count)
+    engine.always(stream([*WHOLE[:3], usage, timings, DONE]))
+    found = await asked(engine.url)
+    assert (found.text, found.tokens, found.is_estimated) == ("good evening", 2, True)
+
+
+async def test_speed_is_characters_and_tokens_after_the_first_content(engine: ScriptedEngine) -> None:
+    reading = compare_asking._Reading(0.0)
+    reading.feed(said("good "), 1.0)
+    reading.feed(said("evening "), 1.5)
+    reading.feed(said("you"), 3.0)
+    found = reading.answer(3.5, wants_json=False)
+    assert (found.ttft_s, found.speed, found.token_speed) == (1.0, 11 / 2, 2 / 2)
+
+
+async def test_a_call_with_an_index_of_another_kind_is_a_call(engine: ScriptedEngine) -> None:
+    call = compact_sse({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": []}]}, "finish_reason": None}]})
+    engine.always(stream([call, said(finish="tool_calls"), DONE]))
+    assert (await asked(engine.url)).calls == 1
+
+
 async def test_thoughts_and_calls_are_told_apart_from_the_text(engine: ScriptedEngine) -> None:
     thought = compact_sse({"choices": [{"index": 0, "delta": {"reasoning_content": "hm"}, "finish_reason": None}]})
     call = compact_sse({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "a"}]}, "finish_reason": None}]})
@@ -152,8 +176,10 @@ async def test_who_does_not_close_after_the_end_is_left_without_a_word(
 
 
 async def test_who_is_not_there_is_told(engine: ScriptedEngine) -> None:
+    assert not (await asked(engine.url)).is_unreached
     engine.refuse()
-    assert (await asked(engine.url)).error == "refused the connection"
+    found = await asked(engine.url)
+    assert (found.error, found.is_unreached) == ("refused the connection", True)
     assert (await asked("http://nobody.invalid")).error == "has a name that does not resolve"
     assert (await asked("http://localhost", socket="/nowhere/at.all")).error == "could not be reached"
 
@@ -168,7 +194,7 @@ async def test_a_text_without_end_is_ended(engine: ScriptedEngine, monkeypatch: 
     ("headers", "told"),
     [
         ({"X-Understudy-Color": "green", "X-Understudy-Backend": "gpu1"}, ""),
-        ({"X-Understudy-Color": "blue"}, "answered by blue"),
+        ({"X-Understudy-Color": "blue"}, "answered by blue; is UNDERSTUDY_KEY a trusted client's?"),
         ({}, "does not say which color answered (no X-Understudy-Color)"),
     ],
 )

@@ -19,6 +19,16 @@ def test_scalars_have_the_types_of_json_and_keep_how_they_were_written() -> None
     assert [item.text for item in node.items or ()][8] == "3.10"
 
 
+def test_numbers_that_are_none_any_more_are_known() -> None:
+    (node,) = read_nodes(
+        b"- [18446744073709551615, 18446744073709551616, 1e999, '1e999', 010, 1.5, -9223372036854775809]", "p.yaml"
+    )
+    assert [item.is_out_of_range for item in node.items or ()] == [False, True, True, False, False, False, True]
+    assert node.value()[0] == 2**64 - 1
+    (line,) = read_nodes(b'{"a": [18446744073709551615, -9223372036854775808, 1e22, 5e-324]}', "p.jsonl")
+    assert line.value() == {"a": [2**64 - 1, -(2**63), 1e22, 5e-324]}
+
+
 def test_every_node_knows_its_line() -> None:
     first, second = read_nodes(b"# prompts\n- a\n- b:\n    c: d\n", "p.yaml")
     assert (first.line, second.line) == (2, 3)
@@ -52,7 +62,8 @@ def test_lines_of_json_are_told_by_the_name_or_by_their_look() -> None:
         ("- a\n---\n- b", "p.yaml:2: found a second document"),
         ("- {[a]: b}", "p.yaml:1: found a list or a mapping as a key; want a plain key"),
         ("- " + "[" * 70, "p.yaml:1: found more than 64 levels"),
-        ("- a\x01", "p.yaml: found a character that YAML does not have; want valid YAML"),
+        ("- a\n- b\x01", "p.yaml:2: found a character that YAML does not have (U+0001); want valid YAML"),
+        ("- a\n- \x00", "p.yaml:2: found a character that YAML does not have (U+0000); want valid YAML"),
         (b"- a\n- \xff", "p.yaml:2: found the byte 0xff, which is not UTF-8; want text in UTF-8"),
     ],
 )
@@ -66,6 +77,10 @@ def test_yaml_of_another_form_is_told_with_its_line(content: str | bytes, told: 
         ('{"a": 1}\n{"a"', "p.jsonl:2: found no JSON ("),
         ('{"a": 1, "a": 2}', "p.jsonl:1: found a key twice in one object; want JSON that engines take"),
         ('{"a": NaN}', "p.jsonl:1: found NaN, which is not JSON"),
+        ('{}\n{"a": 1' + "0" * 5000 + "}", f"p.jsonl:2: found the number 1{'0' * 56}..., which has more than 64 bits; want JSON"),
+        ('{"a": 18446744073709551616}', "p.jsonl:1: found the number 18446744073709551616, which has more than 64 bits"),
+        ('{"a": 1e999}', "p.jsonl:1: found the number 1e999, which is too large; want JSON that engines take"),
+        ('{"a": "\x00"}', "p.jsonl:1: found no JSON (invalid control character at in column 8)"),
         ('{"a": ' + "[" * 70 + "]" * 70 + "}", "p.jsonl:1: found more than 64 levels"),
         ('{"a": ' + "[" * 9000, "p.jsonl:1: found more than 64 levels"),
     ],

@@ -78,6 +78,13 @@ def test_a_pattern_that_python_may_read_otherwise_one_day_is_taken() -> None:
         ({"$schema": 5}, "neither an object nor true or false"),
         ({"type": "nope"}, "^type: 'nope' is not valid"),
         ({"properties": {"a": {"minimum": "x"}}}, "^properties/a/minimum: "),
+        ({"$id": "http://127.0.0.1:1/root", "$ref": "elsewhere.json"}, r"\$ref elsewhere.json is not in it"),
+        (
+            {"$id": "http://127.0.0.1:1/root", "properties": {"a": {"$ref": "elsewhere.json"}}},
+            r"\$ref elsewhere.json is not in it",
+        ),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}, "refers to itself without end"),
+        ({"$ref": "#/x/a", "x": {"a": {"items": {"$ref": "#/x/none"}}}}, r"\$ref /x/none is not in it"),
         ({"$ref": "#/$defs/none"}, r"\$ref .*is not in it, and nothing is fetched"),
         ({"$ref": "http://127.0.0.1:1/a.json"}, r"\$ref http://127.0.0.1:1/a.json is not in it"),
         ({"items": [{"$ref": "file:///etc/passwd"}], "$schema": "http://json-schema.org/draft-07/schema#"}, "file:///etc/passwd"),
@@ -94,15 +101,36 @@ def test_references_inside_and_to_the_drafts_are_followed() -> None:
     assert list(compile_schema({"$ref": "https://json-schema.org/draft/2020-12/schema"})({"type": 5}))
 
 
+def test_a_schema_that_holds_itself_and_comes_to_an_end_is_used() -> None:
+    tree = compile_schema({"type": "object", "additionalProperties": {"$ref": "#"}})
+    assert [list(tree({"a": {}})), list(tree({"a": 1}))] == [[], ["a: 1 is not of type 'object'"]]
+
+
+def test_what_only_looks_like_a_reference_is_none() -> None:
+    schema = compile_schema({"$id": "http://a/b", "enum": [{"$ref": "nowhere"}], "properties": {"$ref": {"type": "string"}}})
+    assert list(schema({"$ref": "nowhere"})) == []
+
+
 def test_a_reference_that_only_shows_later_is_no_traceback_and_is_not_fetched() -> None:
-    schema = compile_schema({"$id": "http://127.0.0.1:1/root", "$ref": "elsewhere.json"})
-    (reason,) = schema({})
+    """Draft 3 lets schemas stand among types, where nobody looks for references."""
+    types = [{"$ref": "http://127.0.0.1:1/"}]
+    schema = compile_schema({"$schema": "http://json-schema.org/draft-03/schema#", "properties": {"a": {"type": types}}})
+    (reason,) = schema({"a": 1})
     assert reason.startswith("the schema refers to what is not in it")
 
 
-def test_a_schema_without_end_is_no_traceback() -> None:
-    (reason,) = compile_schema({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})(1)
-    assert reason == "value and schema are nested too deeply to be checked"
+def test_a_value_that_is_too_deep_is_no_traceback() -> None:
+    value: list[Any] = []
+    for _ in range(2000):
+        value = [value]
+    assert list(compile_schema({"items": {"$ref": "#"}})(value)) == ["value and schema are nested too deeply to be checked"]
+
+
+def test_a_schema_that_takes_too_long_to_try_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_expectations, "CHECK_S_MAX", 0.05)
+    monkeypatch.setattr(compare_expectations, "_PROBES", ("a" * 40 + "b",))
+    with pytest.raises(ValueError, match="to check a value takes more than 0.05s"):
+        compile_schema({"pattern": "(a+)+$"})
 
 
 def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from understudy.cli.compare_asking import Answer
 from understudy.cli.compare_expectations import Expectation
-from understudy.cli.compare_pairs import Judged, Judgement, pair_of, totals_of
+from understudy.cli.compare_pairs import Judged, Judgement, Pair, pair_of, totals_of
 from understudy.cli.compare_prompts import Entry
 from understudy.core.color import Color
 
@@ -44,11 +44,19 @@ def test_totals_count_what_came_and_compare_what_both_measured() -> None:
 
 
 def test_the_judges_words_are_counted() -> None:
-    pairs = [pair_of(ENTRY, Answer("a"), Answer("b")) for _ in range(5)]
-    said = (Judged(Color.BLUE), Judged(Color.GREEN), Judged(Color.NONE), Judged(Color.NONE, 2), Judged(Color.NONE, 0, True))
+    said = [Judged(Color.BLUE), Judged(Color.GREEN), Judged(Color.NONE), Judged(Color.NONE, is_swayed=True)]
+    said += [Judged(Color.NONE, unreadable=2), Judged(Color.NONE, is_same=True)]
+    said += [Judged(Color.NONE, error="refused the connection"), Judged(Color.NONE, error="answered 500")]
+    pairs = [pair_of(ENTRY, Answer("a"), Answer("b")) for _ in said]
     for pair, judged in zip(pairs, said, strict=True):
         pair.judged = judged
-    assert totals_of(pairs).judgement == Judgement(5, 1, 1, 3, unreadable=1, swayed=1)
+    found = totals_of(pairs).judgement
+    assert found == Judgement(7, 1, 1, 2, unreadable=1, swayed=1, unasked=2, same=1, error="refused the connection")
+    assert found.readable == 4
+
+
+def test_of_what_was_not_checked_nothing_was_expected() -> None:
+    assert totals_of([Pair(EXPECTING, Answer("yes"), Answer("no"))]).expected == 0
 
 
 def test_of_nothing_there_are_totals_too() -> None:

@@ -57,6 +57,15 @@ def test_a_message_of_parts_is_passed_on_and_read() -> None:
     assert entry.messages[0]["content"][1] == {"type": "image_url", "image_url": {"url": "x"}}
 
 
+def test_numbers_in_texts_are_texts_however_long() -> None:
+    number = "1" * 30
+    (entry,) = entries(
+        f"- messages: [{{role: user, content: {number}}}, {{role: assistant, content: null, tool_calls: [{{id: a}}]}}]"
+    )
+    assert entry.messages[0]["content"] == number
+    assert entries(f"- {number}")[0].question == number
+
+
 def test_json_is_wanted_where_it_is_asked_for_or_expected() -> None:
     texts = (
         "{prompt: a, expect: {json_schema: {}}}",
@@ -100,6 +109,34 @@ def test_json_is_wanted_where_it_is_asked_for_or_expected() -> None:
         ("{messages: a}", "messages: found no list; want a list of messages"),
         ("{messages: [a]}", "messages: found a message without a role; want"),
         ("{messages: [{role: user}]}", "messages: found a message without content; want"),
+        ("{messages: [{role: user, content: }]}", "messages: found a message without content; want"),
+        ("{messages: [{role: usr, content: a}]}", "messages.role: found usr; want user"),
+        (
+            "{messages: [{role: bot, content: a}]}",
+            "messages.role: found bot; want one of system, user, assistant, tool, developer",
+        ),
+        (
+            "{messages: [{role: user, content: {a: b}}]}",
+            "messages.content: found keys and values; want a text, or a list of parts",
+        ),
+        ("{messages: [{role: user, content: [a]}]}", "messages.content: found a part that is no mapping; want a text, or a list"),
+        ("{prompt: a, temperature: hot}", "temperature: found the text hot; want a number"),
+        ("{prompt: a, temperature: '0'}", "temperature: found the text 0; want a number"),
+        ("{prompt: a, temperature: true}", "temperature: found true; want a number"),
+        ("{prompt: a, temperature: }", "temperature: found nothing; want a number"),
+        ("{prompt: a, max_tokens: 1.5}", "max_tokens: found 1.5; want a whole number"),
+        ("{prompt: a, seed: [1]}", "seed: found a list; want a whole number"),
+        ("{prompt: a, seed: 1" + "0" * 400 + "}", "seed: found 1" + "0" * 56 + "...; want a number of at most 64 bits"),
+        ("{prompt: a, stop: [a, 1]}", "stop: found a list; want a text or a list of texts"),
+        ("{prompt: a, response_format: json}", "response_format: found the text json; want keys and values"),
+        ("{prompt: a, with: {top_p: high}}", "with.top_p: found the text high; want a number"),
+        ("{prompt: a, with: {x: {y: [1e999]}}}", "with.x.y: found 1e999; want a number of at most 64 bits"),
+        ("{messages: [{role: tool, content: a, x: 1e999}]}", "messages.x: found 1e999; want a number of at most 64 bits"),
+        ("{prompt: a, expect: {json_schema: {const: 1e999}}}", "expect.json_schema.const: found 1e999; want a number of at most"),
+        (
+            "{prompt: a, expect: {json_schema: {$id: 'http://a/', $ref: b}}}",
+            "expect.json_schema: found a schema that cannot be used ($ref b is not in it, and nothing is fetched)",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_line_and_entry(entry: str, told: str) -> None:

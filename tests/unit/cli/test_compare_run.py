@@ -11,7 +11,7 @@ from support.answers import whole
 from support.scripted import ScriptedEngine
 from support.steps import Gate, answer, hold
 from understudy.cli.compare_asking import Answer
-from understudy.cli.compare_pairs import Pair
+from understudy.cli.compare_pairs import Judged, Pair
 from understudy.cli.compare_prompts import Entry
 from understudy.cli.compare_run import Answered, ask_all, judge_all, pick_model
 from understudy.cli.compare_sides import CannotCompareError, Side
@@ -94,8 +94,53 @@ async def test_lists_with_nothing_in_common_or_none_at_all_are_told() -> None:
 async def test_only_whole_pairs_are_judged() -> None:
     with ScriptedEngine(say="FIRST") as engine:
         whole_pair, broken = Pair(ENTRIES[0], Answer("a"), Answer("b")), Pair(ENTRIES[1], Answer("a"), Answer(error="lost"))
-        await judge_all([whole_pair, broken], Side("judge", engine.url, model="m"), options())
+        judged: list[None] = []
+        await judge_all([whole_pair, broken], Side("judge", engine.url, model="m"), options(), lambda: judged.append(None))
+        assert len(judged) == 1
         assert broken.judged is None
         assert whole_pair.judged is not None
         assert (whole_pair.judged.better, whole_pair.judged.is_swayed) == (Color.NONE, True)
         assert len(engine.seen.requests) == 2
+
+
+async def test_whoever_is_not_there_three_times_in_a_row_is_not_asked_for_ever() -> None:
+    with two_engines() as (blue, green):
+        green.refuse()
+        answered: list[Answered] = []
+        told = await ask_all(ENTRIES, sides(blue, green), "tiny", options(), answered.append)
+        assert told == "green refused the connection 3 times in a row"
+        assert [entry.number for entry, _, _ in answered] == [1, 2, 3]
+        assert len(blue.seen.requests) == 3
+
+
+async def test_of_three_prompts_all_are_asked_whoever_is_there() -> None:
+    with two_engines() as (blue, green):
+        green.refuse()
+        answered: list[Answered] = []
+        assert await ask_all(ENTRIES[:3], sides(blue, green), "tiny", options(), answered.append) == ""
+        assert len(answered) == 3
+
+
+async def test_an_answer_of_any_kind_shows_that_it_is_there() -> None:
+    with two_engines() as (blue, green):
+        answered: list[Answered] = []
+        green.refuse()
+
+        def come_back(each: Answered) -> None:
+            answered.append(each)
+            if len(answered) == 2:
+                green.accept()
+                green.always(whole(500))
+
+        assert await ask_all(ENTRIES, sides(blue, green), "tiny", options(), come_back) == ""
+        assert [green_answer.is_unreached for _, _, green_answer in answered] == [True, True, False, False]
+
+
+async def test_a_judge_that_is_not_there_is_asked_no_more() -> None:
+    with ScriptedEngine() as engine:
+        engine.refuse()
+        pairs = [Pair(entry, Answer("a"), Answer("b")) for entry in (*ENTRIES, *ENTRIES)]
+        done: list[None] = []
+        await judge_all(pairs, Side("judge", engine.url, model="m"), options(), lambda: done.append(None))
+        assert len(done) == 8
+        assert [pair.judged for pair in pairs[3:]] == [Judged(Color.NONE, error="refused the connection")] * 5

@@ -95,6 +95,12 @@ def test_nothing_to_take_back_is_a_line_and_1(capsys: pytest.CaptureFixture[str]
     assert told(rolling()[0], capsys, "rollback") == (1, "", said)
 
 
+def test_help_of_rollback_says_whose_conversations_come_back(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["rollback", "--help"])
+    assert "the conversations that began on the color that is left" in " ".join(capsys.readouterr().out.split())
+
+
 # --- canary
 
 
@@ -103,7 +109,9 @@ def test_nothing_to_take_back_is_a_line_and_1(capsys: pytest.CaptureFixture[str]
     [
         ("10%", (0.1,), "10% of the new conversations go to green"),
         ("0.1", (0.1,), "10% of the new conversations go to green"),
+        (" 10% ", (0.1,), "10% of the new conversations go to green"),
         ("5%,25%,100%", STEPS, "5% of the new conversations go to green, next step 25% in 10m 0s"),
+        ("5%, 25%, 100%", STEPS, "5% of the new conversations go to green, next step 25% in 10m 0s"),
         ("file", (0.02, 0.5), "2% of the new conversations go to green, next step 50% in 10m 0s"),
     ],
 )
@@ -135,7 +143,7 @@ def test_file_without_a_canary_is_a_line_and_1(capsys: pytest.CaptureFixture[str
     [
         ("1", "found a canary that begins with 100%; want a smaller share, or else a switch"),
         ("25%,5%", "steps: found 5% after 25%; want each larger than the one before: 5%, 25%, 100%"),
-        ("0%,5%", "steps: found 0% after 0%; want each larger than the one before: 5%, 25%, 100%"),
+        ("0%,5%", "steps: found 0% as the first step; want more than 0%, such as 5%, 25%, 100%"),
     ],
 )
 def test_canary_that_the_daemon_cannot_take_is_a_line_and_1(share: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +172,8 @@ def test_refused_canary_is_a_line_and_1(capsys: pytest.CaptureFixture[str]) -> N
         ("canary", "ten"),
         ("canary", "10"),
         ("canary", "5%,"),
-        ("canary", "5%, 25%"),
+        ("canary", "5%, , 25%"),
+        ("canary", "5% 25%"),
         ("canary", "5%,file"),
         ("canary", "-5%"),
         ("canary", "5%", "25%"),

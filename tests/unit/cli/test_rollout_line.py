@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from understudy.cli.rollout_line import canary_words, other_color, rollout_line
+from understudy.cli.rollout_line import canary_words, other_color, rollout_lines
 
 NOW_UNIX_S = 1_800_000_000.0
 ROLLOUT: dict[str, Any] = {
@@ -34,13 +34,17 @@ SHADOW: dict[str, Any] = {
 }
 
 
-def line(**changes: Any) -> str:
-    return rollout_line(ROLLOUT | changes, NOW_UNIX_S)
+BOTH = ("blue", "green")
+
+
+def line(colors: tuple[str, ...] = BOTH, **changes: Any) -> str:
+    (told,) = rollout_lines(ROLLOUT | changes, NOW_UNIX_S, colors)
+    return told
 
 
 def test_everything_at_once_reads_well() -> None:
-    assert line(word="command", since=NOW_UNIX_S - 720, canary=CANARY, guard=GUARD) == (
-        "blue is active (by command, 12m 0s ago; the file says blue); canary: 5% to green, next step 25% in 8m 0s; guard: holds"
+    assert line(word="command", since=NOW_UNIX_S - 720, canary=CANARY, guard=GUARD, file_active="green") == (
+        "blue is active (by command, 12m 0s ago; the file says green); canary: 5% to green, next step 25% in 8m 0s; guard: holds"
     )
 
 
@@ -55,6 +59,10 @@ def test_everything_at_once_reads_well() -> None:
             "green is active (by the canary, 20s ago; the file says blue); last change: the canary came to its last step",
         ),
         (
+            {"word": "guard", "since": NOW_UNIX_S - 6, "reason": "errors 9.0% of 60 at green"},
+            "blue is active (by the guard, 6.0s ago); last change: errors 9.0% of 60 at green",
+        ),
+        (
             {"word": "guard", "since": NOW_UNIX_S + 5, "file_active": "green", "reason": "errors 9.0% of 60 at green"},
             "blue is active (by the guard, 0.0s ago; the file says green); last change: errors 9.0% of 60 at green",
         ),
@@ -63,6 +71,23 @@ def test_everything_at_once_reads_well() -> None:
 )
 def test_it_says_whose_word_it_was(changes: dict[str, Any], words: str) -> None:
     assert line(**changes) == words
+
+
+@pytest.mark.parametrize(
+    ("active", "colors", "words"),
+    [
+        ("green", ("blue",), "; no backend is green; blue answers"),
+        ("blue", ("green", "green"), "; no backend is blue; green answers"),
+        ("green", ("blue", "green"), ""),
+        ("green", ("blue", "none"), ""),
+        ("green", ("none",), ""),
+        ("green", (), "; no backend is green"),
+    ],
+)
+def test_an_active_color_that_nobody_has_is_said(active: str, colors: tuple[str, ...], words: str) -> None:
+    """Its last backend may have gone with a reload."""
+    told = line(colors, active=active, file_active=active, kept=False)
+    assert told == f"{active} is active (as the file says){words}; not kept across a restart"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +114,7 @@ def test_canary_says_its_share_and_what_is_next(changes: dict[str, Any], words: 
     [
         ({}, "holds"),
         ({"verdict": "too_few", "reason": "3 of 50 exchanges at green"}, "too few (3 of 50 exchanges at green)"),
+        ({"verdict": "too_few", "reason": "it has not looked yet", "figures": None}, "has not looked yet"),
         ({"verdict": "broken", "reason": ""}, "broken"),
     ],
 )
@@ -111,8 +137,26 @@ def test_nobody_speaks_to_the_terminal() -> None:
     assert shown.isprintable()
 
 
+@pytest.mark.parametrize(
+    ("width", "lines"),
+    [
+        (0, ["blue is active (by command); canary: 5% to green; guard: holds; last change: it was time"]),
+        (90, ["blue is active (by command); canary: 5% to green; guard: holds; last change: it was time"]),
+        (72, ["blue is active (by command); canary: 5% to green; guard: holds;", "  last change: it was time"]),
+        (44, ["blue is active (by command);", "  canary: 5% to green; guard: holds;", "  last change: it was time"]),
+        (
+            1,
+            ["blue is active (by command);", "  canary: 5% to green;", "  guard: holds;", "  last change: it was time"],
+        ),
+    ],
+)
+def test_what_is_wider_than_the_terminal_goes_on_below(width: int, lines: list[str]) -> None:
+    everything = {"word": "command", "canary": CANARY | {"steps": [0.05]}, "guard": GUARD, "reason": "it was time"}
+    assert rollout_lines(ROLLOUT | everything, NOW_UNIX_S, BOTH, width) == lines
+
+
 def test_missing_facts_are_left_out() -> None:
-    assert rollout_line({}, NOW_UNIX_S).startswith(" is active (by ")
+    assert rollout_lines({}, NOW_UNIX_S, ())[0].startswith(" is active (by ")
     assert canary_words({}, "?") == "0% to the other color"
     assert "canary: 0% to green" in line(canary={"steps": "x", "step": "y"})
 

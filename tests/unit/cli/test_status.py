@@ -48,6 +48,23 @@ def test_rollout_is_one_line_above_the_table() -> None:
     assert lines[5].startswith("BACKEND")
 
 
+def test_rollout_goes_on_below_where_it_is_wider_than_the_terminal() -> None:
+    rollout = {"active": "green", "word": "command", "file_active": "blue", "kept": False, "reason": "forced"}
+    lines = table(STATUS | {"rollout": rollout}, is_colored=False, width=60).splitlines()
+    assert lines[3:6] == [
+        "green is active (by command; the file says blue);",
+        "  last change: forced; not kept across a restart",
+        "",
+    ]
+
+
+def test_an_active_color_without_a_backend_is_said() -> None:
+    rollout = {"active": "green", "word": "file", "file_active": "green", "kept": True}
+    lines = shown(rollout=rollout, backends=[PI | {"color": "blue"}])
+    assert lines[3] == "green is active (as the file says); no backend is green; blue answers"
+    assert shown(rollout=rollout, backends=[PI | {"color": "blue"}, PI])[3] == "green is active (as the file says)"
+
+
 def test_columns_fit_the_longest_cell() -> None:
     lines = shown(backends=[PI, PI | {"name": "a-much-longer-name", "role": "backup"}])
     assert len({line.index(word) for line, word in zip(lines[4:], ("ROLE", "primary", "backup"), strict=True)}) == 1

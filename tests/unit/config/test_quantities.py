@@ -1,9 +1,13 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.config.quantities import (
+    PART_PATTERN,
     RATIO_MAX,
+    SHARE_PATTERN,
     SIZE_BYTES_MAX,
     Unreadable,
     ratio_wanted,
@@ -86,16 +90,25 @@ def test_a_written_size_reads_as_itself(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "share"), [("20%", 0.2), ("0.2", 0.2), ("100%", 1.0), ("0%", 0.0), ("1", 1.0), ("12.5%", 0.125)]
+    ("text", "share"),
+    [("20%", 0.2), ("0.2", 0.2), ("100%", 1.0), ("0%", 0.0), ("1", 1.0), ("12.5%", 0.125), ("005%", 0.05), ("100.0%", 1.0)],
 )
 def test_a_share_is_read_from_percent_or_a_fraction(text: str, share: float) -> None:
     assert read_share(text) == share
 
 
-@pytest.mark.parametrize("text", ["101%", "1.1", "20 %", "-1%", "%", ""])
+@pytest.mark.parametrize("text", ["101%", "1.1", "20 %", "-1%", "%", "", "100.1%", "1.000000001", "0100%", "0001", "10"])
 def test_what_is_no_share_is_refused(text: str) -> None:
     with pytest.raises(Unreadable, match="share"):
         read_share(text)
+
+
+@given(st.from_regex(SHARE_PATTERN, fullmatch=True))
+def test_what_has_a_share_s_form_is_one(text: str) -> None:
+    """So that an editor, which knows the form alone, takes no other."""
+    share = read_share(text)
+    assert 0 <= share <= 1
+    assert bool(re.fullmatch(PART_PATTERN, text)) == (share < 1)
 
 
 @given(st.floats(0, 1).map(lambda share: round(share, 6)))

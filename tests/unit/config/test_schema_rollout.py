@@ -54,12 +54,32 @@ def test_only_blue_and_green_can_be_active(active: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("rollout", "other"),
+    [
+        ({"canary": "1"}, "green"),
+        ({"canary": "100%"}, "green"),
+        ({"canary": ["100%"]}, "green"),
+        ({"active": "green", "canary": 1.0}, "blue"),
+        ({"active": "gren", "canary": 1}, "green"),
+    ],
+)
+def test_a_canary_of_everything_is_a_switch(rollout: dict[str, object], other: str) -> None:
+    """Who writes 1 may mean one in a hundred; and who gives everything to green would wait for it to become active."""
+    with pytest.raises(pydantic.ValidationError, match=f"a smaller share, or active: {other}"):
+        RolloutSettings.model_validate(rollout)
+
+
+@pytest.mark.parametrize(
     "rollout",
     [
         {},
         {"active": "green", "stick": "none", "stick_max": "0s", "canary": "5%", "shadow": 0.1, "preview": True},
         {"active": "${ACTIVE}", "canary": "${CANARY}", "cookie_key": "${KEY}"},
         {"canary": ["5%", 0.25, "${LAST}"], "every": "10m"},
+        {"canary": ["99.9%", "100%"], "shadow": "100%"},
+        {"canary": ["${FIRST}", 1], "shadow": 1, "cookie_key": "k" * 16},
+        {"canary": 0, "shadow": "1.0", "cookie_key": ""},
+        {"canary": "0%", "cookie_key": "${file:/run/k}"},
         {"guard": {"errors": "2%", "ttft_p95": "1.5x", "speed": 0.7, "window": "5m", "watch": "0s", "sessions": False}},
         {"guard": {"errors": "off", "ttft_p95": False, "speed": "${SPEED}"}},
         {"blue": {"system": "x", "system_place": "instead", "defaults": {"a": 1, "b": [None, {"c": "d"}]}}},
@@ -76,6 +96,19 @@ def test_an_editor_takes_what_the_loader_takes(rollout: dict[str, object]) -> No
         {"stick": "forever"},
         {"canary": []},
         {"canary": "5"},
+        {"canary": 10},
+        {"canary": "200%"},
+        {"canary": 1},
+        {"canary": "1"},
+        {"canary": "100%"},
+        {"canary": ["100%"]},
+        {"canary": [1, 1]},
+        {"canary": ["5%", 2]},
+        {"canary": ["5%", "200%"]},
+        {"shadow": 10},
+        {"shadow": "200%"},
+        {"cookie_key": "k" * 15},
+        {"cookie_key": "k" * 16 + " "},
         {"canary": ["5 %"]},
         {"canary": {"a": 1}},
         {"shadow": "all"},
@@ -84,6 +117,7 @@ def test_an_editor_takes_what_the_loader_takes(rollout: dict[str, object]) -> No
         {"guard": {"ttft_p95": "1,5x"}},
         {"guard": {"speed": 1.1}},
         {"guard": {"errors": 2}},
+        {"guard": {"errors": "200%"}},
         {"guard": {"errors": True}},
         {"guard": {"error": "2%"}},
         {"green": {"system": ["x"]}},
@@ -96,9 +130,7 @@ def test_an_editor_takes_what_the_loader_takes(rollout: dict[str, object]) -> No
 )
 def test_an_editor_refuses_what_the_loader_refuses(rollout: dict[str, object]) -> None:
     file = {"backends": BACKENDS, "rollout": rollout}
-    # "5" is text of a share's form, and 500 % of everything.
-    if rollout != {"canary": "5"}:
-        assert not jsonschema.Draft202012Validator(json_schema()).is_valid(file)
+    assert not jsonschema.Draft202012Validator(json_schema()).is_valid(file)
     with pytest.raises(pydantic.ValidationError):
         Settings.model_validate(file)
 

@@ -58,6 +58,8 @@ def mistakes_of(text: str, **env: str) -> list[str]:
         (PI + "rollout: {canary: [5%, x]}\n", "f:2:24: rollout.canary[1]: found x; want a share from 0% to 100%"),
         (PI + "rollout: {canary: [5%, 5%]}\n", "f:2:19: rollout.canary: found a list whose share 2 is not larger than"),
         (PI + "rollout: {canary: [0, 5%]}\n", "f:2:19: rollout.canary: found a list whose share 1 is not more than 0%; want a"),
+        (PI + "rollout: {canary: 1}\n", "f:2:19: rollout.canary: found 100% as the first step; want a smaller share, or active"),
+        (PI + "rollout: {canary: [100%], active: green}\n", "f:2:19: rollout.canary: found 100% as the first step; want a s"),
         (PI + "rollout: {canary: []}\n", "f:2:19: rollout.canary: found a list of 0 shares; want a share such as 5%, or a list"),
         (PI + "rollout: {stick: ever}\n", "f:2:18: rollout.stick: found ever; want one of session, cookie, none"),
         (PI + "rollout: {guard: {errors: 2x}}\n", "f:2:27: rollout.guard.errors: found 2x; want a share from 0% to 100%, suc"),

@@ -258,6 +258,20 @@ async def test_disk_that_fails_is_told_with_file_and_reason_and_tried_again_with
     assert await play.keeper.settle()
 
 
+@pytest.mark.parametrize("below", ["state.json", "understudy/state.json"])
+def test_folder_that_is_a_file_has_kept_nothing(below: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").write_bytes(b"in the way")
+    play = Play(tmp_path / "folder" / below)
+    assert play.keeper.read() is None
+    assert play.told == []
+    play.keeper.put_now(GREEN)
+    ((event, fields),) = play.told
+    assert (event, fields["file"]) == ("state.not_kept", str(tmp_path / "folder" / below))
+    (tmp_path / "folder").unlink()
+    play.keeper.put_now(GREEN)
+    assert play.keeper.is_kept
+
+
 async def test_without_a_place_every_word_is_told_as_not_kept() -> None:
     play = Play(None)
     assert play.keeper.read() is None
@@ -284,4 +298,11 @@ def test_unreadable_state_that_cannot_be_put_aside_stays(tmp_path: Path) -> None
     play.keeper.put_now(BLUE)
     assert (tmp_path / "state.json").read_bytes() == b"torn"
     assert [event for event, _ in play.told] == ["state.unreadable", "state.not_kept"]
-    assert "nor be put aside" in str(play.told[1][1]["reason"])
+    assert play.told[1][1]["reason"] == f"what was kept can neither be read nor be put aside: {os.strerror(errno.EISDIR)}"
+
+
+def test_file_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "state.json").mkdir()
+    play = Play(tmp_path / "state.json")
+    assert play.keeper.read() is None
+    assert play.told == [("state.unreadable", {"file": str(tmp_path / "state.json"), "reason": "not a regular file"})]

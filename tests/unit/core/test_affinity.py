@@ -155,6 +155,15 @@ def test_an_ejected_color_is_not_waited_for() -> None:
     assert name(gpu(0, color=Color.BLUE), gpu(2, color=Color.GREEN), ask=GREEN, tally=tally) == "gpu0"
 
 
+@pytest.mark.parametrize(("condition", "waits"), [(Condition.UNKNOWN, True), (Condition.DOWN, False)])
+def test_a_color_that_nobody_has_probed_yet_is_waited_for(condition: Condition, waits: bool) -> None:
+    """As after a restart: that its probe takes a moment is no reason for another voice."""
+    targets = (gpu(0, color=Color.BLUE), gpu(2, BackendState(condition), color=Color.GREEN))
+    snapshot = RoutingSnapshot(1, RoutingPlan(tuple(one.backend for one in targets)), targets)
+    assert isinstance(pick(snapshot, Tally(), GREEN, tried=(), now_s=NOW_S), NoChoice) is waits
+    assert isinstance(pick(snapshot, Tally(), GREEN, tried=("gpu9",), now_s=NOW_S), Choice)
+
+
 # --- which color a conversation gets
 
 

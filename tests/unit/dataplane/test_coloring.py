@@ -319,7 +319,7 @@ async def test_single_requests_do_not_push_sessions_out(monkeypatch: pytest.Monk
     await stage.answered_by(chat("X-Session-ID: a"))
     for number in range(3):
         await stage.answered_by(turns(str(number)))
-    assert (len(stage.coloring.sessions), len(stage.coloring.histories)) == (1, 3)
+    assert (len(stage.coloring.sessions), len(stage.coloring.histories)) == (1, 6)
 
 
 async def test_our_cookies_go_no_further(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from support.transports import settle
 from understudy.core.color import Color
 from understudy.core.comparison import Comparison, Samples
 from understudy.core.rollout import Rollout
+from understudy.core.snapshot import HealthRules
 from understudy.dataplane.witness import Witness
 
 WINDOW_S = 300.0
@@ -123,3 +124,14 @@ async def test_only_a_few_answers_a_second_are_read_for_their_speed(monkeypatch:
         await stage.say(0, chunk(FINISH + DONE) + LAST_CHUNK)
     seen = stage.seen(Color.BLUE)
     assert (seen.total, len(seen.speeds)) == (3, 1)
+
+
+async def test_what_a_color_is_not_even_tried_for_counts_as_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one that is ejected or down would never be found worse."""
+    stage = Watched(monkeypatch)
+    while not stage.tally.fail("gpu0", HealthRules(), stage.clock(), has_alternative=True):
+        pass
+    await stage.ask(chat())
+    await stage.say(1, ANSWER)
+    assert (stage.seen(Color.BLUE).failed, stage.seen(Color.BLUE).total) == (1, 1)
+    assert (stage.seen(Color.GREEN).failed, stage.seen(Color.GREEN).total) == (0, 1)

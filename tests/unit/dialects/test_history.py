@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.dialects.history import HISTORY_BYTES_MAX, History, history_of
+from understudy.dialects.history import HISTORY_BYTES_MAX, History, answered_digest, history_of
 
 CHAT = "/v1/chat/completions"
 SYSTEM = {"role": "system", "content": "Be kind."}
@@ -29,6 +29,19 @@ def test_the_next_turn_is_known(path: str) -> None:
     assert not first.earlier
     assert second.earlier == first.whole
     assert read(SYSTEM, HI, HELLO, MORE, HELLO, HI, path=path).earlier == second.whole
+
+
+@pytest.mark.parametrize("content", ["Hello!", " Hello!\n", [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo!"}]])
+def test_what_was_answered_tells_apart_what_began_alike(content: object) -> None:
+    second = read(SYSTEM, HI, {"role": "assistant", "content": content}, MORE)
+    first = read(SYSTEM, HI)
+    assert second.answered == answered_digest(first.whole, "Hello!")
+    assert second.answered != answered_digest(first.whole, "Good day.")
+
+
+@pytest.mark.parametrize("answer", [{"role": "assistant"}, {"role": "assistant", "content": [{"type": "image"}]}])
+def test_an_answer_without_a_text_has_no_digest(answer: object) -> None:
+    assert read(HI, answer, MORE).answered == b""
 
 
 def test_a_round_of_tools_is_known() -> None:
