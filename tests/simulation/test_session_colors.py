@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from support.color_stage import colored
-from support.session_stage import SessionStage, later
+from support.session_stage import SessionStage, is_ended, later
 from support.stage import stream_of
 from support.talk import assistant, user
 from understudy.core.color import Color, RolloutRules, Stick
@@ -76,3 +76,15 @@ async def test_nothing_stays_where_the_file_says_so(monkeypatch: pytest.MonkeyPa
     stage = ColoredSessions(monkeypatch, GREEN_NOW, stick=Stick.NONE)
     stage.store.kept["s"] = BLUE_BEFORE
     assert await stage.turn("q2") == (1, "green")
+
+
+async def test_a_color_that_no_file_tells_is_no_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever stands in the store: it would reach heads and metrics."""
+    stage = SessionStage(monkeypatch)
+    stage.store.kept["s"] = Conversation(1, messages=(user("q1"), assistant("a1")), color="green\r\nX-Evil: 1")
+    client = await stage.say_to("s", "q2")
+    await later()
+    await stage.say(0, stream_of("a2"))
+    await later()
+    assert is_ended(client)
+    assert b"X-Evil" not in client.data

@@ -89,18 +89,6 @@ async def test_the_color_of_the_first_answer_is_kept(monkeypatch: pytest.MonkeyP
     assert stage.store.kept["s"].color == "green"
 
 
-async def test_a_color_that_no_file_tells_is_no_wish(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever stands in the store: it would reach heads and metrics."""
-    stage = SessionStage(monkeypatch)
-    stage.store.kept["s"] = Conversation(1, messages=(user("q1"), assistant("a1")), color="green\r\nX-Evil: 1")
-    client = await stage.say_to("s", "q2")
-    await later()
-    await stage.say(0, stream_of("a2"))
-    await later()
-    assert is_ended(client)
-    assert b"X-Evil" not in client.data
-
-
 async def test_reset_begins_anew_under_the_next_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = SessionStage(monkeypatch)
     stage.store.kept["s"] = Q1_A1
