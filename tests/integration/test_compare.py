@@ -70,7 +70,7 @@ def test_without_a_trusted_key_the_other_color_is_not_taken_for_the_asked_one(da
     ended = compare(tmp_path, "--admin", daemon.admin_url, "--json", UNDERSTUDY_KEY="")
     for prompt in prompts_of(ended):
         assert (prompt["blue"]["error"], prompt["green"]["text"]) == ("", "")
-        assert prompt["green"]["error"]
+        assert prompt["green"]["error"] == "answered by blue; is UNDERSTUDY_KEY a trusted client's?"
     assert ended.returncode == 1
 
 
@@ -79,7 +79,7 @@ def test_a_green_that_hangs_is_an_error_in_time(daemon: Daemon, gpu1: ScriptedEn
     ended = compare(tmp_path, "--admin", daemon.admin_url, "--timeout", "500ms")
     assert ended.returncode == 1
     assert ended.stdout.count("error: gave no whole answer within 0.5s") == 2
-    assert ended.stdout.splitlines()[-1].startswith("green is worse: expectations met 0% against 100% (--max-unmet 0%)")
+    assert ended.stdout.splitlines()[-1].startswith("green is worse: green met 0% of the expectations, blue 100% (")
     assert ended.stderr == ""
 
 
@@ -104,9 +104,39 @@ def test_a_url_may_stand_beside_a_color_of_the_daemon(daemon: Daemon, gpu1: Scri
 
 def test_the_judge_is_asked_behind_the_daemon(daemon: Daemon, gpu0: ScriptedEngine, tmp_path: Path) -> None:
     ended = compare(tmp_path, "--admin", daemon.admin_url, "--judge", "tiny", "--max-judged-worse", "50%")
-    assert "2 ties (2 unreadable)" in ended.stdout
-    assert ended.stdout.splitlines()[-1] == ("green is worse: the judge said nothing that could be read (--max-judged-worse 50%)")
+    assert "The judge's word could not be read in 2." in ended.stdout
+    told = "green is worse: the judge gave its word on 0 of 2 pairs, under half (--max-judged-worse 50%)"
+    assert ended.stdout.splitlines()[-1] == told
     assert ended.returncode == 1
+    warned = "understudy: the judge is asked behind the daemon, where gpu1 has a prompt of its own; "
+    assert ended.stderr == f"{warned}--judge-url with an engine is better\n"
+
+
+def test_a_dead_color_is_told_before_anything_is_asked(
+    daemon: Daemon, gpu0: ScriptedEngine, gpu1: ScriptedEngine, tmp_path: Path
+) -> None:
+    gpu1.refuse()
+    daemon.wait_condition("down", "gpu1")
+    ended = compare(tmp_path, "--admin", daemon.admin_url)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("understudy: green has no backend that is up (gpu1 is down: ")
+    assert ended.stderr.endswith("); want one, or --green URL\n")
+    assert gpu0.seen.requests == []
+
+
+def test_a_daemon_without_colors_is_told_as_for_switch(gpu0: ScriptedEngine, tmp_path: Path) -> None:
+    with Daemon(settings(backend(gpu0)), tmp_path) as daemon:
+        ended = compare(tmp_path, "--admin", daemon.admin_url)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    told = "understudy: no backend has a color; set backends[].color, or say whom to ask with --blue and --green\n"
+    assert ended.stderr == told
+
+
+def test_a_terminal_of_another_encoding_gets_escapes(daemon: Daemon, gpu0: ScriptedEngine, tmp_path: Path) -> None:
+    gpu0.always(stream(openai_chat_events("good 雨")))
+    ended = compare(tmp_path, "--admin", daemon.admin_url, "--max-unmet", "100%", PYTHONIOENCODING="latin-1")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert r"good \u96e8" in ended.stdout
 
 
 def test_ctrl_c_shows_what_there_is(daemon: Daemon, gpu1: ScriptedEngine, tmp_path: Path) -> None:
@@ -124,4 +154,5 @@ def test_ctrl_c_shows_what_there_is(daemon: Daemon, gpu1: ScriptedEngine, tmp_pa
         told, errors = running.communicate(timeout=20)
     assert (running.returncode, errors) == (130, "understudy: interrupted after 1 of 2 prompts\n")
     assert "good evening from green" in told
+    assert told.endswith("\n\ninterrupted after 1 of 2 prompts: no verdict\n")
     gpu1.wait_for(lambda seen: seen.connections_open == 0)

@@ -71,7 +71,8 @@ def _refuse_wrong_usage(args: argparse.Namespace) -> None:
         args.usage_error("--max-judged-worse needs --judge")
     if args.judge_url and not args.judge:
         args.usage_error("--judge-url needs --judge")
-    for what, file in (("the prompts", Path(args.prompts)), ("the configuration", args.config)):
+    kept = (("the prompts", Path(args.prompts)), ("the configuration", args.config), ("what is printed", Path("/dev/stdout")))
+    for what, file in kept:
         if args.html and file is not None and is_same_file(args.html, file):
             args.usage_error(f"--html {args.html} would overwrite {what}")
 

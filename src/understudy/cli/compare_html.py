@@ -116,7 +116,8 @@ def _cell(pair: Pair, color: Color) -> Iterator[str]:
         yield _unfolded(answer.text)
     if answer.thought:
         yield f'<p class="note">thought:</p>{_unfolded(answer.thought)}'
-    yield f'<p class="note">{_text(measured(answer))}</p>'
+    if facts := measured(answer):
+        yield f'<p class="note">{_text(facts)}</p>'
     problems = [f"error: {answer.error}"] if answer.error else list(answer.faults)
     problems += ["cut at its limit of tokens"] if answer.is_truncated else []
     problems += [f"unmet: {reason}" for reason in unmet or () if not answer.error]

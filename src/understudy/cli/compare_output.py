@@ -48,10 +48,7 @@ def refuse_unwritable(page: Path) -> None:
 
 def is_same_file(one: Path, other: Path) -> bool:
     """Whether both are one regular file, whatever their names."""
-    try:
-        return one.is_file() and other.is_file() and one.samefile(other)
-    except OSError:
-        return False
+    return one.is_file() and other.is_file() and one.samefile(other)
 
 
 def write_page(page: Path, text: str) -> None:

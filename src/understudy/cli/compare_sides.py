@@ -86,7 +86,7 @@ def judge_warning(args: argparse.Namespace) -> str:
     if not owners:
         return ""
     have = "has a prompt of its own" if len(owners) == 1 else "have prompts of their own"
-    return f"the judge behind the daemon gets them, too: {', '.join(owners)} {have}; --judge-url with an engine is better"
+    return f"the judge is asked behind the daemon, where {', '.join(owners)} {have}; --judge-url with an engine is better"
 
 
 class _Door:

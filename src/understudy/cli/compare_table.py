@@ -107,8 +107,9 @@ def _shown(answer: Answer, paper: Paper) -> list[str]:
 def _notes(pair: Pair, color: Color, paper: Paper) -> Iterator[tuple[str, str]]:
     """Yield what was measured of one answer, each line with its color."""
     answer, unmet = pair.answer(color), pair.unmet(color)
-    for line in wrapped(f"[{measured(answer)}]", paper.column):
-        yield line, ""
+    if facts := measured(answer):
+        for line in wrapped(f"[{facts}]", paper.column):
+            yield line, ""
     problems = [f"error: {answer.error}"] if answer.error else list(answer.faults)
     if answer.is_truncated:
         problems.append("cut at its limit of tokens")
@@ -121,10 +122,11 @@ def _notes(pair: Pair, color: Color, paper: Paper) -> Iterator[tuple[str, str]]:
 
 
 def measured(answer: Answer) -> str:
-    """Write what was measured of an answer: 12 tokens, first after 0.18s, 45.1/s, by gpu0."""
-    tokens = f"{'~' if answer.is_estimated else ''}{answer.tokens} token{'' if answer.tokens == 1 else 's'}"
+    """Write what was measured of an answer: 12 tokens, first after 0.18s, 45.1/s, by gpu0; "" where nothing came."""
+    about = "~" if answer.is_estimated and answer.tokens else ""
+    tokens = "" if answer.error and not answer.tokens else f"{about}{answer.tokens} token{'' if answer.tokens == 1 else 's'}"
     facts = [tokens, "" if answer.ttft_s is None else f"first after {seconds(answer.ttft_s)}"]
-    facts.append("" if answer.token_speed is None else f"{'~' if answer.is_estimated else ''}{answer.token_speed:.1f}/s")
+    facts.append("" if answer.token_speed is None else f"{about}{answer.token_speed:.1f}/s")
     facts.append(f"{answer.calls} tool call{'s' * (answer.calls > 1)}" if answer.calls else "")
     facts.append(f"by {readable(answer.backend)}" if answer.backend else "")
     return ", ".join(fact for fact in facts if fact)
@@ -180,10 +182,10 @@ def summary(totals: Totals, verdict: Verdict, paper: Paper) -> Iterator[str]:
         line = _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         yield paper.painted(line, _BOLD) if index == 0 else line
     yield ""
-    yield from shared_lines(totals)
-    for check in verdict.checks:
-        yield f"{check.option}: {check.words}, {paper.painted('worse', _RED) if check.is_broken else 'kept'}"
-    yield ""
+    worse = paper.painted("worse", _RED)
+    checks = [f"{check.option}: {check.words}, {worse if check.is_broken else 'kept'}" for check in verdict.checks]
+    said = [*shared_lines(totals), *checks]
+    yield from [*said, ""] if said else []
     yield paper.painted(readable(verdict.line), _BOLD if verdict.is_interrupted else _RED if verdict.is_worse else _GREEN)
 
 

@@ -131,7 +131,7 @@ def _judged_check(judgement: Judgement, most: float) -> Check:
     if 2 * readable < judgement.pairs:
         return Check(option, f"the judge gave its word on {readable} of {judgement.pairs} pairs, under half", True)
     shown = _beside(judgement.blue / readable, most, _is_above)
-    return Check(option, f"green judged worse in {shown} of {readable}", _is_above(judgement.blue, most * readable))
+    return Check(option, f"green judged worse in {shown} of {readable} judged", _is_above(judgement.blue, most * readable))
 
 
 # --- figures with as many places after the point as it takes to see on which side of a bound they are

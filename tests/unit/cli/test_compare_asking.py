@@ -81,8 +81,9 @@ async def test_where_nobody_counts_the_pieces_are_counted(engine: ScriptedEngine
 
 @pytest.mark.parametrize("count", ["1" + "0" * 400, "-1", "10000001", "1.5", "true", '"2"'])
 async def test_a_count_that_cannot_be_is_none(engine: ScriptedEngine, count: str) -> None:
-    usage = sse('{"choices": [], "usage": {"completion_tokens": %s}}' % count)
-    timings = sse('{"choices": [{"index": 0, "delta": {}, "finish_reason": null}], "timings": {"predicted_n": %s}}' % count)
+    usage = sse('{"choices": [], "usage": {"completion_tokens": COUNT}}'.replace("COUNT", count))
+    timed = '{"choices": [{"index": 0, "delta": {}, "finish_reason": null}], "timings": {"predicted_n": COUNT}}'
+    timings = sse(timed.replace("COUNT", count))
     engine.always(stream([*WHOLE[:3], usage, timings, DONE]))
     found = await asked(engine.url)
     assert (found.text, found.tokens, found.is_estimated) == ("good evening", 2, True)

@@ -5,9 +5,9 @@ import re
 from understudy.cli.compare_asking import Answer
 from understudy.cli.compare_expectations import Expectation
 from understudy.cli.compare_html import page
-from understudy.cli.compare_pairs import Judged, pair_of, totals_of
+from understudy.cli.compare_pairs import About, Judged, pair_of, totals_of
 from understudy.cli.compare_prompts import Entry
-from understudy.cli.compare_verdict import Thresholds, verdict_of
+from understudy.cli.compare_verdict import Thresholds, interrupted, verdict_of
 from understudy.core.color import Color
 
 EVIL = "<script>alert(1)</script><img src=x onerror=y>\"'</td></details></pre>&amp;\x1b\u202e"
@@ -38,7 +38,9 @@ def written(text: str, title: str = "pi") -> str:
     judged = pair_of(entry, Answer(text), Answer("no"))
     judged.judged = Judged(Color.BLUE)
     totals = totals_of([broken, judged])
-    return page([broken, judged], totals, verdict_of(totals, Thresholds()), (title, title))
+    return page(
+        [broken, judged], totals, verdict_of(totals, Thresholds()), About((title, title), (title, title), title, title, title)
+    )
 
 
 def test_nothing_of_what_was_written_is_markup() -> None:
@@ -62,8 +64,27 @@ def test_it_says_the_verdict_the_totals_and_every_answer() -> None:
 
 def test_a_long_text_is_unfolded_and_whole() -> None:
     told = written("word " * 500)
-    assert "<details><summary>" in told
+    assert "<details><summary><span" in told
     assert "word " * 500 in told
+    # A summary holds no block (WHATWG HTML, 4.11.2), and what it shows gives way to the whole.
+    assert not re.search(r"<summary>(?:(?!</summary>).)*<(?:pre|div|p)\b", told, re.DOTALL)
+    assert "details[open] > summary > .said { display: none; }" in told
+
+
+def test_it_says_what_it_is_of_and_when() -> None:
+    about = About(("blue's", "green's"), ("tiny", "large"), "p.yaml", "2026-01-31 12:00:00+01:00", "1.2.3")
+    told = page([], totals_of([]), interrupted("interrupted after 1 of 2 prompts"), about)
+    assert "2026-01-31 12:00:00+01:00 · prompts: p.yaml · understudy 1.2.3" in told
+    assert "<th>model</th><td>tiny</td><td>large</td>" in told
+    assert '<p class="verdict none">interrupted after 1 of 2 prompts: no verdict</p>' in told
+    assert "<ul>" not in told
+
+
+def test_every_color_is_said_for_both_themes() -> None:
+    told = written("x")
+    assert "GrayText" not in told
+    light, dark = re.findall(r":root \{(.*?)\}", told, re.DOTALL)
+    assert re.findall(r"--\w+", light) == re.findall(r"--\w+", dark)
 
 
 def test_what_cannot_be_seen_is_written_out() -> None:

@@ -129,7 +129,7 @@ async def test_an_answer_of_any_kind_shows_that_it_is_there() -> None:
         def come_back(each: Answered) -> None:
             answered.append(each)
             if len(answered) == 2:
-                green.accept()
+                green.listen()
                 green.always(whole(500))
 
         assert await ask_all(ENTRIES, sides(blue, green), "tiny", options(), come_back) == ""

@@ -8,7 +8,7 @@ import pytest
 
 from support.admin_stage import STATUS, StageOperator, open_admin_port
 from understudy.cli.admin_call import CallError
-from understudy.cli.compare_sides import CannotCompareError, Side, judge_of, sides_of
+from understudy.cli.compare_sides import CannotCompareError, Side, judge_of, judge_warning, sides_of
 from understudy.core.color import Color
 from understudy.errors import ConfigError
 
@@ -20,6 +20,9 @@ rollout: {blue: {system: Be blue.}, green: {system: Be green.}}
 """
 
 
+GPU = STATUS["backends"][0]
+
+
 def options(**given: Any) -> argparse.Namespace:
     keys = ("blue", "green", "blue_model", "green_model", "url", "judge", "judge_url", "config")
     return argparse.Namespace(**{**dict.fromkeys(keys), "admin": "http://127.0.0.1:1", **given})
@@ -27,7 +30,7 @@ def options(**given: Any) -> argparse.Namespace:
 
 def sides_with(listen: list[str], admin_path: Path | None = None, **given: Any) -> tuple[Side, Side]:
     operator = StageOperator()
-    operator.document |= {"listen": listen, **given}
+    operator.document |= {"listen": listen, "rollout": {"active": "blue"}, **given}
     with open_admin_port(operator, path=admin_path) as admin:
         return sides_of(options(admin=admin))
 
@@ -57,6 +60,44 @@ def test_a_model_list_that_one_backend_does_not_tell_is_unknown() -> None:
     unknown = {**STATUS["backends"][0], "models": None, "color": "green"}
     blue, green = sides_with(["127.0.0.1:80"], backends=[STATUS["backends"][0], unknown])
     assert (blue.listed, green.listed) == (("qwen2.5",), None)
+
+
+def test_a_daemon_without_colors_is_refused() -> None:
+    with pytest.raises(CannotCompareError, match=r"^no backend has a color; set backends\[\].color, or say whom"):
+        sides_with(["127.0.0.1:80"], rollout=None)
+
+
+@pytest.mark.parametrize(
+    ("standing", "told"),
+    [
+        (
+            {"condition": "down", "reason": "refused"},
+            "green has no backend that is up (gpu1 is down: refused); want one, or --green URL",
+        ),
+        ({"condition": "up", "duty": "draining"}, "green has no backend that is up (gpu1 is draining)"),
+        ({"condition": "up", "duty": "maintenance"}, "green has no backend that is up (gpu1 is in maintenance)"),
+    ],
+)
+def test_a_color_that_nobody_can_answer_for_is_refused(standing: dict[str, str], told: str) -> None:
+    backends = [{**GPU, "color": "blue"}, {**GPU, "name": "gpu1", "color": "green", **standing}]
+    with pytest.raises(CannotCompareError) as refused:
+        sides_with(["127.0.0.1:80"], backends=backends)
+    assert str(refused.value).startswith(told)
+    with pytest.raises(CannotCompareError, match=r"green has no backend that is up \(it has none\)"):
+        sides_with(["127.0.0.1:80"], backends=backends[:1])
+
+
+def test_a_color_with_a_backend_that_is_not_known_yet_is_asked() -> None:
+    backends = [{**GPU, "color": "blue", "condition": "unknown"}, {**GPU, "color": "green", "condition": "down"}, GPU]
+    assert sides_with(["127.0.0.1:80"], backends=backends)[1].asked_color is Color.GREEN
+
+
+def test_where_one_color_alone_is_asked_the_other_does_not_matter() -> None:
+    operator = StageOperator()
+    operator.document |= {"rollout": {"active": "blue"}, "backends": [{**GPU, "color": "blue"}]}
+    with open_admin_port(operator) as admin:
+        blue, green = sides_of(options(admin=admin, green="http://b"))
+    assert (blue.asked_color, green.asked_color) == (Color.BLUE, Color.NONE)
 
 
 def test_a_daemon_that_does_not_say_where_it_is_is_told() -> None:
@@ -98,6 +139,10 @@ def test_what_is_no_backend_and_no_url_is_told(tmp_path: Path, monkeypatch: pyte
         sides_of(options(blue="http://a", green="ftp://a"))
     with pytest.raises(ConfigError):
         sides_of(options(blue="pi", green="http://a", config=tmp_path / "gone"))
+    for address in ("127.0.0.1:9", "gpu:8000/v1", "gpu.lan", "[::1]:9"):
+        with pytest.raises(CannotCompareError) as refused:
+            sides_of(options(blue=address, green="http://a"))
+        assert str(refused.value) == f"--blue: found {address}; want a URL such as http://{address}, or the name of a backend"
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CannotCompareError, match="want -c FILE that has this backend, or a URL"):
         sides_of(options(blue="pi", green="http://a"))
@@ -121,3 +166,35 @@ def test_the_judge_is_behind_the_daemon_or_where_it_is_said(monkeypatch: pytest.
     assert (behind.url, behind.key, behind.model, behind.asked_color) == ("http://a:80", b"hunter1", "wise", Color.NONE)
     elsewhere = judge_of(options(judge="wise", judge_url="http://b"))
     assert (elsewhere.url, elsewhere.key) == ("http://b:80", b"hunter2")
+
+
+def test_a_key_with_a_line_break_is_told_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERSTUDY_KEY", "hunter1\nhunter2")
+    with pytest.raises(CannotCompareError) as refused:
+        sides_of(options(url="http://a"))
+    assert str(refused.value) == "UNDERSTUDY_KEY: found a line break or another control character in it; want the key alone"
+
+
+def test_a_judge_among_backends_with_prompts_of_their_own_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "u.yaml"
+    file.write_text(FILE, encoding="utf-8")
+    told = (
+        "the judge is asked behind the daemon, where blue, green, pi have prompts of their own; "
+        "--judge-url with an engine is better"
+    )
+    assert judge_warning(options(url="http://a", config=file)) == told
+    operator = StageOperator()
+    operator.document |= {"file": str(file)}
+    with open_admin_port(operator) as admin:
+        assert judge_warning(options(admin=admin)) == told
+        assert judge_warning(options(admin=admin, judge_url="http://b")) == ""
+
+
+def test_where_no_prompt_is_known_there_is_nothing_to_warn_of(tmp_path: Path) -> None:
+    file = tmp_path / "u.yaml"
+    assert judge_warning(options(url="http://a")) == ""
+    assert judge_warning(options(url="http://a", config=file)) == ""
+    file.write_text("backends: [{name: pi, url: http://pi}]", encoding="utf-8")
+    assert judge_warning(options(url="http://a", config=file)) == ""
+    file.write_text("backends: [{name: pi, url: http://pi, system: x}]", encoding="utf-8")
+    assert "pi has a prompt of its own" in judge_warning(options(url="http://a", config=file))

@@ -42,12 +42,12 @@ def test_equal_sides_are_no_worse() -> None:
         (
             replace(EVEN, judgement=Judgement(20, 9, 1, 10)),
             Thresholds(judged_worse_max=0.4),
-            "green judged worse in 45% of 20 (--max-judged-worse 40%)",
+            "green judged worse in 45% of 20 judged (--max-judged-worse 40%)",
         ),
         (
             replace(EVEN, judgement=Judgement(20, 9, 0, 1, unreadable=4, unasked=6, same=80)),
             Thresholds(judged_worse_max=0.4),
-            "green judged worse in 90% of 10 (--max-judged-worse 40%)",
+            "green judged worse in 90% of 10 judged (--max-judged-worse 40%)",
         ),
         (
             replace(EVEN, judgement=Judgement(20, 0, 0, 9, unreadable=4, unasked=7, same=80)),
@@ -94,7 +94,7 @@ def test_a_threshold_that_is_just_reached_is_kept(totals: Totals, thresholds: Th
         (
             replace(EVEN, expected=3, blue=total(Color.BLUE, met=2), green=total(Color.GREEN)),
             Thresholds(unmet_max=0.6666),
-            "66.667%",
+            "blue 66.7%",
         ),
         (replace(EVEN, ttft_ratio=1.5004), Thresholds(ttft_max=1.5), "is 1.5004x blue's (--ttft 1.5x)"),
         (replace(EVEN, speed_ratio=0.69999), Thresholds(speed_min=0.7), "is 0.69999x blue's (--speed 0.7x)"),
