@@ -62,6 +62,7 @@ class FailureKind(StrEnum):
     STALLED = "stalled"
     RESUME_REFUSED = "resume_refused"
     HEDGE_LOST = "hedge_lost"
+    RESTARTING = "restarting"
     TOTAL_TIMEOUT = "total_timeout"
     MODEL_UNKNOWN = "model_unknown"
     DIALECT_UNSPOKEN = "dialect_unspoken"
@@ -120,6 +121,7 @@ MEANING: dict[FailureKind, Meaning] = {
     _K.STALLED: Meaning(_UP, Again.ELSEWHERE, Blame.YES, 504, "fell silent in the middle of its answer"),
     _K.RESUME_REFUSED: Meaning(_UP, Again.ELSEWHERE, Blame.NO, 502, "cannot continue the answer"),
     _K.HEDGE_LOST: Meaning(_UP, Again.ELSEWHERE, Blame.NO, 502, "was slower than the hedge"),
+    _K.RESTARTING: Meaning(_UP, Again.ELSEWHERE, Blame.NO, 502, "is being restarted"),
     _K.TOTAL_TIMEOUT: Meaning(_UP, Again.NEVER, Blame.NO, 504, "did not finish within timeouts.total"),
     _K.MODEL_UNKNOWN: Meaning(_DOWN, Again.NEVER, Blame.NO, 404, "no backend has the model"),
     _K.DIALECT_UNSPOKEN: Meaning(_DOWN, Again.NEVER, Blame.NO, 404, "no backend speaks this API"),

@@ -42,6 +42,8 @@ STATUS: dict[str, Any] = {
             "condition": "up",
             "duty": "ready",
             "reason": "",
+            "restarting": False,
+            "degraded": False,
             "since_s": 3600.0,
             "models": ["qwen2.5"],
             "in_flight": 2,

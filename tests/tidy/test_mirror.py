@@ -4,6 +4,8 @@ from tidy.source_tree import PACKAGE, UNIT_TESTS
 
 # Files that only state facts in frozen types: what they hold is tested where it is used.
 DATA_ONLY = {
+    "controlplane/means.py": "protocols and frozen fields only; restart_means is what they describe",
+    "core/upkeep.py": "frozen fields only; config compiles them, restart, warmth and objectives read them",
     "core/ask.py": "frozen fields only; dialects make them, core.balancer reads them",
     "core/record.py": "slots only; dataplane.relay fills them, telemetry reads them",
     "dataplane/contract.py": "protocols only; dataplane.relay and dataplane.relayed are what they describe",

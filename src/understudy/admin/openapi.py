@@ -207,6 +207,8 @@ def _schemas() -> dict[str, Any]:
             "condition": {"enum": [each.value for each in Condition]},
             "duty": {"enum": [each.value for each in Duty]},
             "reason": text,
+            "restarting": flag,
+            "degraded": flag,
             "since_s": number,
             "models": {"anyOf": [{"type": "null"}, texts]},
             "in_flight": whole,

@@ -159,6 +159,21 @@ class Publisher:
         self._on_event("backend.changed_duty", {"backend": name, "duty": str(duty), "was": str(was)})
         return True
 
+    def set_upkeep(self, name: str, *, is_restarting: bool | None = None, is_degraded: bool | None = None) -> bool:
+        """Take what upkeep says of one backend, None: as it was; False when there is no such backend."""
+        known = self._known.get(name)
+        if known is None:
+            return False
+        state = replace(
+            known.state,
+            is_restarting=known.state.is_restarting if is_restarting is None else is_restarting,
+            is_degraded=known.state.is_degraded if is_degraded is None else is_degraded,
+        )
+        if state != known.state:
+            self._known[name] = replace(known, state=state)
+            self._publish(self.snapshot.plan)
+        return True
+
     def tick(self) -> None:
         """Let warming backends whose slow start is over be up. To be called about once a second."""
         now_s = self._clock()

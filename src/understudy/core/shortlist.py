@@ -54,8 +54,9 @@ class Candidate:
 class Shortlist:
     """The candidates for one kind of ask, each in the plan's order.
 
-    `groups` holds those usable by condition and duty: primaries, then backups; no group is empty. `last_resorts` holds every
-    backend that may be able to serve and that the operator has not taken out. `why_none` is the failure when `groups` is empty.
+    `groups` holds those usable by condition and duty: primaries, then backups, then those of both that are degraded; no group is
+    empty. `last_resorts` holds every backend that may be able to serve and that neither the operator nor a restart has taken out.
+    `why_none` is the failure when `groups` is empty.
     """
 
     __slots__ = ("_by_color", "groups", "last_resorts", "why_none")
@@ -69,11 +70,13 @@ class Shortlist:
             and (not target.state.dialects or speaks(target, ask.dialect))
             and (model := own_name(target, ask.model)) is not None
         ]
-        self.last_resorts = tuple(one for one in able if one.target.state.duty is Duty.READY)
+        self.last_resorts = tuple(one for one in able if is_wanted(one.target))
         usable = [one for one in self.last_resorts if is_serving(one.target) and speaks(one.target, ask.dialect)]
-        primaries = tuple(one for one in usable if one.target.backend.role is Role.PRIMARY)
-        backups = tuple(one for one in usable if one.target.backend.role is Role.BACKUP)
-        self.groups = tuple(group for group in (primaries, backups) if group)
+        sound = [one for one in usable if not one.target.state.is_degraded]
+        primaries = tuple(one for one in sound if one.target.backend.role is Role.PRIMARY)
+        backups = tuple(one for one in sound if one.target.backend.role is Role.BACKUP)
+        degraded = tuple(one for one in usable if one.target.state.is_degraded)
+        self.groups = tuple(group for group in (primaries, backups, degraded) if group)
         self.why_none = FailureKind.NONE_USABLE if able else _why_unable(snapshot, ask)
         self._by_color: dict[str, tuple[tuple[Candidate, ...], ...]] = {}
 
@@ -130,9 +133,14 @@ def is_serving(target: Target) -> bool:
     return target.state.condition in _SERVING
 
 
+def is_wanted(target: Target) -> bool:
+    """Whether the operator lets the backend serve, and it is not being restarted."""
+    return target.state.duty is Duty.READY and not target.state.is_restarting
+
+
 def is_usable(target: Target) -> bool:
-    """Whether the backend can serve and the operator lets it."""
-    return target.state.condition in _SERVING and target.state.duty is Duty.READY
+    """Whether the backend can serve and is wanted to."""
+    return target.state.condition in _SERVING and is_wanted(target)
 
 
 def speaks(target: Target, dialect: DialectName | None) -> bool:

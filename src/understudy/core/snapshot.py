@@ -11,6 +11,17 @@ from enum import StrEnum
 from understudy.core.ask import DialectName
 from understudy.core.color import NO_PROMPT, NO_ROLLOUT_RULES, Color, Prompt, RolloutRules
 from understudy.core.rollout import NO_ROLLOUT, Rollout
+from understudy.core.upkeep import (
+    NO_GENERATION,
+    NO_SLO,
+    NO_WAKING,
+    NO_WARMTH,
+    GenerateRules,
+    RestartRules,
+    Slo,
+    WakeRules,
+    WarmRules,
+)
 
 
 class EngineKind(StrEnum):
@@ -93,6 +104,7 @@ class HealthRules:
     max_fails: int = 3
     fail_timeout_s: float = 10.0
     slow_start_s: float = 0.0
+    generate: GenerateRules = NO_GENERATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +213,10 @@ class Backend:
     timeouts: Timeouts = Timeouts()
     color: Color = Color.NONE
     prompt: Prompt = NO_PROMPT
+    restart: RestartRules | None = None
+    warm: WarmRules = NO_WARMTH
+    wake: WakeRules = NO_WAKING
+    metrics_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +231,7 @@ class RoutingPlan:
     sessions: SessionRules = SessionRules()
     cache: CacheRules = CacheRules()
     rollout: RolloutRules = NO_ROLLOUT_RULES
+    slo: Slo = NO_SLO
     allow_admin_paths: bool = False
     # sha256 of the keys whose holders may set X-Understudy-Priority and X-Understudy-Color, as lower-case hex.
     trusted_keys: tuple[str, ...] = field(default=(), repr=False)
@@ -246,8 +263,10 @@ class Model:
 class BackendState:
     """What is known of a backend now.
 
-    `models` is None while its list is unknown (it may serve anything), () when it lists nothing. `since_at_s` is the loop time at
-    which `condition` began; `reason` says in words why it is so. `dialects` is () while the engine is unknown.
+    `models` is None while its list is unknown (it may serve anything), () when it lists nothing. `since_at_s` is the loop time
+    at which `condition` began; `reason` says in words why it is so. `dialects` is () while the engine is unknown.
+    `is_restarting`: it is being restarted, or has not proven itself since, and gets no traffic whatever its probes say.
+    `is_degraded`: it answers, but far below what it was, and is used last.
     """
 
     condition: Condition = Condition.UNKNOWN
@@ -258,6 +277,8 @@ class BackendState:
     models: tuple[Model, ...] | None = None
     since_at_s: float = 0.0
     reason: str = ""
+    is_restarting: bool = False
+    is_degraded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

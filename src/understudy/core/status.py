@@ -34,6 +34,8 @@ def _backend_status(target: Target, counts: BackendTally, now_s: float) -> dict[
         "condition": str(state.condition),
         "duty": str(state.duty),
         "reason": state.reason,
+        "restarting": state.is_restarting,
+        "degraded": state.is_degraded,
         "since_s": round(max(0.0, now_s - state.since_at_s), 3),
         "models": None if state.models is None else names,
         "in_flight": counts.in_flight,

@@ -120,6 +120,8 @@ class RunningAttempt:
         relay.tally.end(self.name, is_trial=self.choice.is_trial)
         if relay.witness is not None:
             relay.witness.on_attempt(self, kind, now_s)
+        for gauge in relay.gauges:
+            gauge.on_attempt(self, kind, now_s)
         # An attempt and its answer know each other.
         self.answer = None
         record = self.record

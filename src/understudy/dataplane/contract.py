@@ -1,14 +1,18 @@
-"""What a client's connection and the relay are to each other, so that neither needs the other's file.
+"""What a client's connection and the relay are to each other, and who hears of them, so that none needs the other's file.
 
-Implemented by dataplane.relayed (`Running`) and dataplane.relay (`Taker`), used by dataplane.downstream and dataplane.listener.
+Implemented by dataplane.relayed (`Running`), dataplane.relay (`Taker`) and daemon (`Listener`), used by dataplane.downstream,
+listener and relay.
 """
 
 from typing import TYPE_CHECKING, Protocol
 
+from understudy.core.record import ExchangeRecord
 from understudy.core.snapshot import Limits
 from understudy.dataplane.heads import Rejection, RequestHead
+from understudy.errors import FailureKind
 
 if TYPE_CHECKING:
+    from understudy.dataplane.attempt import RunningAttempt
     from understudy.dataplane.downstream import DownstreamConnection
 
 
@@ -49,3 +53,29 @@ class Taker(Protocol):
 
     def now_s(self) -> float:
         """Return the loop's time."""
+
+
+class Listener(Protocol):
+    """Who hears what the data plane has seen; implemented by daemon."""
+
+    def observe(self, name: str, kind: FailureKind | None) -> None:
+        """Traffic has shown something of a backend: a failure, or None for a success."""
+
+    def suspect(self, name: str) -> None:
+        """An exchange waits on a backend longer than it should have to; said again and again while that is so."""
+
+    def finished(self, record: ExchangeRecord) -> None:
+        """An exchange is over: the log line and the metrics."""
+
+    def tell(self, event: str, fields: dict[str, object]) -> None:
+        """Something an operator must know."""
+
+    def report(self, error: BaseException, request_id: str) -> None:
+        """Our own code raised."""
+
+
+class AttemptGauge(Protocol):
+    """Who measures what attempts came to; set by daemon."""
+
+    def on_attempt(self, attempt: "RunningAttempt", kind: FailureKind | None, now_s: float) -> None:
+        """An attempt is over; `kind` None: it did what was asked of it. Called before its answer is let go."""

@@ -6,7 +6,7 @@ Decides nothing about backends (core.exchange) and reads no bytes of an answer (
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,6 +22,7 @@ from understudy.core.snapshot import Published, RoutingPlan, RoutingSnapshot
 from understudy.core.tally import Tally
 from understudy.dataplane import caching, vigil
 from understudy.dataplane.clients import LATE_S_MAX, Clients
+from understudy.dataplane.contract import AttemptGauge, Listener
 from understudy.dataplane.downstream import DownstreamConnection
 from understudy.dataplane.heads import Rejection, RequestHead, own_response
 from understudy.dataplane.observations import Observations
@@ -55,25 +56,6 @@ HEALTHZ, MANAGEMENT = RouteKind.HEALTHZ, RouteKind.MANAGEMENT
 PREVIEW_PREFIX = b"/switch/"
 
 
-class Listener(Protocol):
-    """Who hears what the data plane has seen; implemented by daemon."""
-
-    def observe(self, name: str, kind: FailureKind | None) -> None:
-        """Traffic has shown something of a backend: a failure, or None for a success."""
-
-    def suspect(self, name: str) -> None:
-        """An exchange waits on a backend longer than it should have to; said again and again while that is so."""
-
-    def finished(self, record: ExchangeRecord) -> None:
-        """An exchange is over: the log line and the metrics."""
-
-    def tell(self, event: str, fields: dict[str, object]) -> None:
-        """Something an operator must know."""
-
-    def report(self, error: BaseException, request_id: str) -> None:
-        """Our own code raised."""
-
-
 class Relay:
     """Every running exchange, every client connection, and what they share."""
 
@@ -103,6 +85,8 @@ class Relay:
         self.coloring: Coloring | None = None
         self.shadowing: Shadowing | None = None
         self.witness: Witness | None = None
+        # Told of every attempt's end, beside the guard's witness.
+        self.gauges: tuple[AttemptGauge, ...] = ()
         self.observations = Observations(published, tally, listener)
         self._loop = asyncio.get_running_loop()
         self.now_s = clock
@@ -322,6 +306,13 @@ class Relay:
             self.apply(plan)
         self.tally.retain({target.backend.name for target in snapshot.targets})
         self.line.wake_all()
+
+    def leave(self, name: str) -> None:
+        """Move every exchange away from a backend that is about to be restarted; what cannot go on elsewhere ends honestly."""
+        for exchange in list(self.running):
+            for attempt in (exchange.attempt, exchange.hedge):
+                if attempt is not None and attempt.name == name:
+                    exchange.on_attempt_failed(attempt, FailureKind.RESTARTING)
 
     # --- clocks
 

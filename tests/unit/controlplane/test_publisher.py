@@ -360,3 +360,16 @@ def test_whatever_happens_snapshots_are_whole_and_in_order(play_steps: list[tupl
         assert all(target.state.since_at_s <= play.now_s for target in one.targets)
     shown, believed = play.state(), play.publisher.health_of("pi")
     assert (shown.condition, shown.since_at_s, shown.reason) == (believed.condition, believed.since_at_s, believed.reason)
+
+
+def test_what_upkeep_says_of_a_backend_is_published_once() -> None:
+    play = Play()
+    play.find(GOOD)
+    generation = play.published.current.generation
+    assert play.publisher.set_upkeep("pi", is_restarting=True)
+    assert play.publisher.set_upkeep("pi", is_restarting=True)
+    assert play.publisher.set_upkeep("pi", is_degraded=True)
+    state = play.published.current.targets[0].state
+    assert (state.is_restarting, state.is_degraded) == (True, True)
+    assert play.published.current.generation == generation + 2
+    assert not play.publisher.set_upkeep("nobody", is_degraded=True)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from understudy.core.ask import Ask, DialectName
+from understudy.core.color import Color
 from understudy.core.shortlist import Shortlist, Shortlists, client_models_of, own_name
 from understudy.core.snapshot import (
     Address,
@@ -163,3 +164,25 @@ def test_model_names_that_clients_make_up_do_not_make_the_memo_grow() -> None:
     shortlists.of(one, Ask(dialect=DialectName.OPENAI, model="x" * 100_000))
     kept = [name for name in shortlists._by_model if len(name) < 1_000]
     assert len(shortlists._by_model) == len(kept) <= 256
+
+
+def test_one_that_is_degraded_comes_last_whatever_its_role() -> None:
+    found = Shortlist(snapshot(target("a", is_degraded=True), target("b", role=Role.BACKUP), target("c")), CHAT)
+    assert [[one.name for one in group] for group in found.groups] == [["c"], ["b"], ["a"]]
+    assert [group[0].name for group in Shortlist(snapshot(target("a", is_degraded=True)), CHAT).groups] == ["a"]
+
+
+def test_one_that_is_being_restarted_gets_nothing_whatever_its_probes_say() -> None:
+    found = Shortlist(snapshot(target("a", is_restarting=True)), CHAT)
+    assert (found.groups, found.last_resorts, found.why_none) == ((), (), FailureKind.NONE_USABLE)
+
+
+def test_one_is_unproven_of_a_color_as_long_as_all_of_it_are() -> None:
+    def green(name: str, **facts: Any) -> Target:
+        one = target(name, **facts)
+        return replace(one, backend=replace(one.backend, color=Color.GREEN))
+
+    unknown = {"condition": Condition.UNKNOWN}
+    assert Shortlist(snapshot(green("a", **unknown)), CHAT).is_unproven("green")
+    assert not Shortlist(snapshot(green("a", **unknown), green("b")), CHAT).is_unproven("green")
+    assert not Shortlist(snapshot(target("a", **unknown)), CHAT).is_unproven("green")

@@ -57,6 +57,8 @@ def test_quiet_backend_is_told_whole() -> None:
             "condition": "up",
             "duty": "ready",
             "reason": "",
+            "restarting": False,
+            "degraded": False,
             "since_s": 100.0,
             "models": ["qwen", "llama:latest"],
             "in_flight": 0,

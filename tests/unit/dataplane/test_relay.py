@@ -11,6 +11,7 @@ from support.stage import OPENING, Stage, chat, dechunk, delta, request, stream_
 from support.targets import CHAT_PATH, DOWN, UP, target, targets
 from support.transports import MemoryTransport, settle
 from understudy.core.snapshot import Duty, FailoverRules, Limits, Model, ResumeRule, Timeouts
+from understudy.dataplane.attempt import RunningAttempt
 from understudy.errors import FailureKind
 
 K = FailureKind
@@ -274,3 +275,35 @@ async def test_one_who_reads_no_answers_gets_no_further_ones() -> None:
     play.connection.resume_writing()
     await settle()
     assert len(play.host.taken) == 50
+
+
+async def test_exchanges_are_moved_away_from_a_backend_that_is_about_to_be_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, *targets(2))
+    client = await stage.ask(chat())
+    stage.relay.leave("gpu1")
+    assert set(stage.network.opened) == {8000}
+    stage.relay.leave("gpu0")
+    await settle()
+    assert stage.engine(0).is_closing()
+    await stage.say(1, stream_of("hello"))
+    assert b"hello" in client.data
+    assert stage.record.attempts[0].failure is K.RESTARTING
+    assert stage.observed == [("gpu1", None)]
+
+
+async def test_whoever_measures_hears_of_every_attempts_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gauge:
+        def __init__(self) -> None:
+            self.heard: list[tuple[str, FailureKind | None]] = []
+
+        def on_attempt(self, attempt: RunningAttempt, kind: FailureKind | None, now_s: float) -> None:
+            self.heard.append((attempt.name, kind))
+
+    stage = Stage(monkeypatch, *targets(2))
+    gauge = Gauge()
+    stage.relay.gauges = (gauge,)
+    await stage.ask(chat())
+    stage.engine(0).lose(ConnectionResetError())
+    await settle()
+    await stage.say(1, stream_of("hello"))
+    assert gauge.heard == [("gpu0", K.LOST_BEFORE_HEAD), ("gpu1", None)]
