@@ -31,8 +31,9 @@ from understudy.core.rollout import (
 from understudy.core.snapshot import Published, RoutingPlan, RoutingSnapshot
 from understudy.core.switching import NO_COLORS, SwitchOutcome, foreseen, refusal, unusable
 
-# How often the guard looks while it has something to watch.
-LOOK_S: Final = 5.0
+# How often the guard looks while it has something to watch: so many times a window, but not less often than this.
+LOOKS_A_WINDOW: Final = 60
+LOOK_S_MAX: Final = 5.0
 
 _NO_STEPS = "the file has no canary; set rollout.canary, or say the shares"
 _NOTHING_TO_TAKE_BACK = "there is nothing to take back: no canary runs, and nothing was switched since the last rollback"
@@ -217,7 +218,7 @@ class RolloutDriver:
         if watched is Color.NONE:
             self._look = None
         elif self._clock() >= self._look_due_at_s:
-            self._look_due_at_s = self._clock() + LOOK_S
+            self._look_due_at_s = self._clock() + min(LOOK_S_MAX, rules.guard.window_s / LOOKS_A_WINDOW)
             self._look = look(self._comparison, rules.guard, watched, self._clock())
             if self._look.verdict is Verdict.BROKEN:
                 self._break(self._look, now_unix_s)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.rollout_play import B1, BLUE, DOWN, GOOD, GREEN, RULES, SECRET, HeldFile, Play, kept_active
-from understudy.controlplane.rollout_driver import LOOK_S
+from understudy.controlplane.rollout_driver import LOOK_S_MAX
 from understudy.core.color import Color, GuardRules, RolloutRules, Stick
 from understudy.core.rollout import NO_ROLLOUT, Word
 from understudy.core.snapshot import Address, Backend
@@ -328,7 +328,7 @@ async def test_step_waits_until_the_guard_has_seen_enough_and_holds(path: Path) 
     assert "the guard: 0 of 50 exchanges at green" in play.driver.status()["canary"]["waits_for"]
     play.answer(BLUE, 200)
     play.answer(GREEN, 60)
-    play.pass_s(LOOK_S)
+    play.pass_s(LOOK_S_MAX)
     assert play.share == 0.25
     status = play.driver.status()
     assert (status["guard"]["watching"], status["canary"]["waits_for"]) == ("green", "time")
@@ -359,7 +359,7 @@ async def test_switch_is_judged_by_what_the_old_color_did_before_and_rolled_back
     await play.driver.switch(GREEN, is_forced=False)
     play.pass_s(400)
     play.answer(GREEN, 60, failures=40)
-    play.pass_s(LOOK_S)
+    play.pass_s(LOOK_S_MAX)
     assert (play.active, play.driver.status()["word"], play.told[-1][1]["sessions"]) == (BLUE, "guard", False)
     play.answer(GREEN, 0, failures=500)
     play.pass_s(60)
@@ -372,13 +372,13 @@ async def test_color_that_was_mended_is_not_judged_by_what_it_did_before(path: P
     play.answer(BLUE, 500)
     await play.driver.set_canary(STEPS)
     play.answer(GREEN, 60, failures=40)
-    play.pass_s(LOOK_S)
+    play.pass_s(LOOK_S_MAX)
     assert play.share == 0.0
     await play.driver.set_canary(STEPS)
-    play.pass_s(LOOK_S)
+    play.pass_s(LOOK_S_MAX)
     assert play.share == 0.05
     await play.driver.switch(GREEN, is_forced=False)
-    play.pass_s(LOOK_S)
+    play.pass_s(LOOK_S_MAX)
     assert play.active is GREEN
 
 
@@ -388,10 +388,10 @@ async def test_guard_does_not_go_back_to_a_color_that_is_down_until_it_is_up(pat
     await play.driver.switch(GREEN, is_forced=False)
     play.find(DOWN, "b1")
     play.answer(GREEN, 60, failures=40)
-    play.pass_s(4 * LOOK_S)
+    play.pass_s(4 * LOOK_S_MAX)
     assert (play.active, play.driver.status()["guard"]["verdict"]) == (GREEN, "broken")
     assert play.events() == ["rollout.switched", "rollout.refused"]
     play.find(GOOD, "b1").find(GOOD, "b1")
-    play.pass_s(LOOK_S)
+    play.pass_s(LOOK_S_MAX)
     assert play.active is BLUE
     assert await play.driver.settle()
