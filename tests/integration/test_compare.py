@@ -156,3 +156,12 @@ def test_ctrl_c_shows_what_there_is(daemon: Daemon, gpu1: ScriptedEngine, tmp_pa
     assert "good evening from green" in told
     assert told.endswith("\n\ninterrupted after 1 of 2 prompts: no verdict\n")
     gpu1.wait_for(lambda seen: seen.connections_open == 0)
+
+
+def test_an_older_page_stays_where_nothing_was_answered(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("older")
+    dead = "http://127.0.0.1:9"
+    ended = compare(tmp_path, "--blue", dead, "--green", dead, "--model", "tiny", "--html", str(page))
+    assert ended.returncode == 1
+    assert page.read_text() == "older"

@@ -70,7 +70,8 @@ class Daemon:
         self._launcher = launcher
         self.file = folder / "understudy.yaml"
         self.may_fail_internally = False
-        self._environment = {**os.environ, **(environment or {})}
+        # What a daemon keeps for its next start is no business of others.
+        self._environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), **(environment or {})}
         self.rewrite(wanted)
 
     def __enter__(self) -> Self:

@@ -170,7 +170,8 @@ def _tell(course: _Course, about: "About", args: argparse.Namespace) -> int:
         print_text(_printed(course.pairs, totals, verdict, about, args))
     except OSError as error:
         failures.append(error)
-    if args.html:
+    # An older page is worth more than one without a single answer.
+    if args.html and any(not (pair.blue.error and pair.green.error) for pair in course.pairs):
         from understudy.cli.compare_html import page
 
         try:

@@ -22,7 +22,7 @@ CONVERSATION_S_MAX: Final = 30 * 24 * 3600
 
 _PREVIEW: Final = b"understudy_preview"
 _CONVERSATION: Final = b"understudy_color"
-_VALUE: Final = re.compile(rb"((blue|green)\.([0-9]{1,12}))\.([0-9a-f]{64})")
+_VALUE: Final = re.compile(rb"((blue|green)\.([0-9]{1,15}))\.([0-9a-f]{64})")
 # A clock that another daemon has set a little ahead.
 _AHEAD_S_MAX: Final = 60
 
@@ -48,7 +48,8 @@ NO_COOKIES: Final = Cookies()
 def write_cookie(cookie: ColorCookie, secret: bytes) -> bytes:
     """Return the Set-Cookie field's value."""
     name, age_s = (_PREVIEW, PREVIEW_S_MAX) if cookie.is_preview else (_CONVERSATION, CONVERSATION_S_MAX)
-    said = b"%b.%d" % (cookie.color.encode(), int(cookie.since_unix_s))
+    # To the millisecond: what was given in the second of a recall may be older or younger than that.
+    said = b"%b.%d" % (cookie.color.encode(), int(cookie.since_unix_s * 1000))
     return b"%b=%b.%b; Path=/; Max-Age=%d; HttpOnly; SameSite=Lax" % (name, said, _signature(name, said, secret), age_s)
 
 
@@ -78,7 +79,7 @@ def _read(name: bytes, value: bytes, secret: bytes, now_unix_s: float) -> ColorC
     match = _VALUE.fullmatch(value)
     if match is None or not compare_digest(_signature(name, match[1], secret), match[4]):
         return None
-    is_preview, since_unix_s = name == _PREVIEW, float(match[3])
+    is_preview, since_unix_s = name == _PREVIEW, int(match[3]) / 1000
     age_s_max = PREVIEW_S_MAX if is_preview else CONVERSATION_S_MAX
     if not -_AHEAD_S_MAX <= now_unix_s - since_unix_s <= age_s_max:
         return None

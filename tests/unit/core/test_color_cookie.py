@@ -105,3 +105,8 @@ def test_whatever_comes_is_read_without_a_fault(value: bytes) -> None:
 def test_an_ended_one_is_none() -> None:
     assert read(ended_preview().partition(b";")[0]) is None
     assert b"Max-Age=0" in ended_preview()
+
+
+def test_what_was_given_in_the_second_of_a_recall_is_told_apart() -> None:
+    cookie = ColorCookie(Color.GREEN, is_preview=False, since_unix_s=NOW_S + 0.75)
+    assert read(sent(cookie), NOW_S + 60) == cookie
