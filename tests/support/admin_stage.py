@@ -30,6 +30,8 @@ STATUS: dict[str, Any] = {
     "connections": 12,
     "reload": None,
     "rollout": None,
+    "alerts": None,
+    "objectives": None,
     "backends": [
         {
             "name": "pi",
@@ -54,6 +56,9 @@ STATUS: dict[str, Any] = {
             "failures_total": 7,
             "ttft_ewma_s": 0.184,
             "resting_for_s": 0.0,
+            "restart": None,
+            "warm": None,
+            "wake": None,
         },
     ],
 }
@@ -68,6 +73,8 @@ class StageOperator(Operator):
         self.document = dict(STATUS)
         self.ready = True
         self.duties: dict[str, Duty] = {"pi": Duty.READY}
+        self.restarted: list[str] = []
+        self.restart_refusal = ""
         self.result = ReloadResult(ok=True)
         self.scrapes = 0
         self.bug: Exception | None = None
@@ -90,6 +97,14 @@ class StageOperator(Operator):
     async def reload(self) -> ReloadResult:
         """Come to what the test said."""
         return self.result
+
+    async def restart_backend(self, name: str) -> str | None:
+        """Know only the backends in `duties`; refuse what `restart_refusal` says."""
+        if name not in self.duties:
+            return None
+        if not self.restart_refusal:
+            self.restarted.append(name)
+        return self.restart_refusal
 
     def set_duty(self, name: str, duty: Duty) -> bool:
         """Know only the backends in `duties`."""

@@ -20,7 +20,8 @@ OF_A_BACKEND_ALONE = {"backends[].health", "backends[].timeouts"}
 # Their keys have their rows elsewhere: those of a color's prompt are the same under a backend.
 TOLD_ELSEWHERE = {*OF_A_BACKEND_ALONE, "rollout.blue", "rollout.green"}
 WITHOUT_A_DEFAULT = {"backends[].models", "backends[].defaults", *TOLD_ELSEWHERE}
-IN_THE_EXAMPLE_ONLY_TO_SHOW = {"backends[].in_flight_max", "backends[].models", *OF_A_BACKEND_ALONE}
+# What stands in the example's first backend to show its form, besides what is required.
+ONLY_TO_SHOW: dict[str, Any] = {"in_flight_max": True, "models": True, "restart": {"command"}}
 
 
 def schema_keys() -> dict[str, dict[str, Any]]:
@@ -32,24 +33,27 @@ def schema_keys() -> dict[str, dict[str, Any]]:
 def _keys(whole: dict[str, Any], part: dict[str, Any], above: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for key, value in part["properties"].items():
         inner = value.get("items", value)
-        reference = inner.get("$ref", "").rpartition("/")[2]
-        section = whole["$defs"].get(reference, {})
-        if "properties" in section and above + key not in TOLD_ELSEWHERE:
+        # A section that one value may stand for is one of several forms.
+        forms = [inner, *inner.get("anyOf", ())]
+        referred = [whole["$defs"][form["$ref"].rpartition("/")[2]] for form in forms if "$ref" in form]
+        section = next((found for found in referred if "properties" in found), None)
+        if section is not None and above + key not in TOLD_ELSEWHERE:
             yield from _keys(whole, section, f"{above}{key}{'[]' if 'items' in value else ''}.")
         else:
             yield above + key, value
 
 
 def example_keys() -> set[str]:
-    example = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
-    backends = {f"backends[].{key}" for backend in example.pop("backends") for key in backend}
-    return backends | set(_written_keys(example, ""))
+    return set(_written_keys(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")), "", set(schema_keys())))
 
 
-def _written_keys(section: dict[str, Any], above: str) -> Iterator[str]:
+def _written_keys(section: dict[str, Any], above: str, known: set[str]) -> Iterator[str]:
     for key, value in section.items():
-        if isinstance(value, dict) and above + key not in TOLD_ELSEWHERE:
-            yield from _written_keys(value, f"{above}{key}.")
+        if isinstance(value, dict) and above + key not in known:
+            yield from _written_keys(value, f"{above}{key}.", known)
+        elif isinstance(value, list) and all(isinstance(item, dict) for item in value) and above + key not in known:
+            for item in value:
+                yield from _written_keys(item, f"{above}{key}[].", known)
         else:
             yield above + key
 
@@ -71,9 +75,9 @@ def test_the_example_holds_every_key_and_no_other() -> None:
 
 def test_the_example_loads_as_it_is_and_stands_at_the_defaults() -> None:
     example = load_file(EXAMPLE, {})
-    bare = load_text("backends: [{name: a, url: 'http://a'}]", {})
+    bare = load_text("backends: [{name: a, url: 'http://a'}]\nalerts: [{url: ''}]", {})
     assert example.model_dump(exclude={"backends"}) == bare.model_dump(exclude={"backends"})
-    shown = {"name", "url", *(key.rpartition(".")[2] for key in IN_THE_EXAMPLE_ONLY_TO_SHOW)}
+    shown = {"name": True, "url": True, **ONLY_TO_SHOW}
     assert example.backends[0].model_dump(exclude=shown) == bare.backends[0].model_dump(exclude=shown)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
+from understudy.admin.alerts_api import AlertOperator, add_alerts
 from understudy.admin.feed import Subscription
 from understudy.admin.guard import Guard, Pace, Refusal
 from understudy.admin.reply import HEADERS, error_reply, json_reply
@@ -54,11 +55,13 @@ class ReloadOutcome(Protocol):
 class Operator(Protocol):
     """What the admin port needs of the daemon. All of it runs on the event loop; only what is awaited may take long.
 
-    `sessions` is the session store, None where none is configured; `rollout` None: no backend has a color.
+    `sessions` is the session store, None where none is configured; `rollout` None: no backend has a color;
+    `alerts` None: the file names no channel.
     """
 
     sessions: SessionsOperator | None = None
     rollout: RolloutOperator | None = None
+    alerts: AlertOperator | None = None
 
     def status(self) -> dict[str, Any]:
         """Everything the daemon sees, as JSON values; see the schema Status in admin.openapi."""
@@ -74,6 +77,9 @@ class Operator(Protocol):
 
     def set_duty(self, name: str, duty: Duty) -> bool:
         """Change a backend's duty; False when no backend has that name."""
+
+    async def restart_backend(self, name: str) -> str | None:
+        """Restart a backend; returns why that is refused, "" where it has begun, None when no backend has that name."""
 
     def subscribe(self) -> Subscription | None:
         """Begin to listen to events (admin.feed); None when too many do."""
@@ -121,8 +127,10 @@ def make_app(operator: Operator, guard: Guard, pace: Pace | None = None) -> web.
     app.router.add_post("/api/reload", answers.reload)
     for verb, duty in _DUTIES.items():
         app.router.add_post(f"/api/backends/{{name}}/{verb}", answers.set_duty(duty))
+    app.router.add_post("/api/backends/{name}/restart", answers.restart)
     add_sessions(app.router, lambda: operator.sessions)
     add_rollout(app.router, lambda: operator.rollout)
+    add_alerts(app.router, lambda: operator.alerts)
     app.on_shutdown.append(answers.end_streams)
     return app
 
@@ -210,6 +218,15 @@ class _Answers:
             "mistakes": [str(mistake) for mistake in outcome.mistakes],
         }
         return json_reply(200 if outcome.ok else 422, told)
+
+    async def restart(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        refusal = await self._operator.restart_backend(name)
+        if refusal is None:
+            return error_reply(404, "backend_unknown", f"no backend is named {name[:100]!r}")
+        if refusal:
+            return error_reply(409, "restart_refused", refusal)
+        return json_reply(200, {"name": name, "restarting": True})
 
     def set_duty(self, duty: Duty) -> Handler:
         async def answer(request: web.Request) -> web.Response:

@@ -6,6 +6,7 @@ Read by admin.api only. Data, written by hand: a test holds it and the routes in
 from typing import Any
 
 from understudy import __version__
+from understudy.admin.openapi_upkeep import upkeep_schemas
 from understudy.admin.rollout_api import FILE_WORD
 from understudy.config.values import STEPS_MAX
 from understudy.core.color import Color, Stick
@@ -67,15 +68,29 @@ def _paths() -> dict[str, Any]:
         },
         "/api/openapi.json": {"get": _operation("This document", {200: _answer("The document", "application/json")})},
     }
-    for verb, words in (
-        ("drain", "Give it no new exchange; its own go on"),
-        ("ready", "Give it exchanges again"),
-        ("maintenance", "Give it no exchange and no probe"),
+    done, unknown = {200: _json("Done", "Duty")}, {404: _json("No backend has that name", "Error")}
+    begun = {
+        200: _json("It has begun; the status says how it goes", "Restart"),
+        409: _json("The file says no way to restart it, or it is being restarted", "Error"),
+    }
+    for verb, words, answers in (
+        ("drain", "Give it no new exchange; its own go on", done),
+        ("ready", "Give it exchanges again", done),
+        ("maintenance", "Give it no exchange and no probe", done),
+        ("restart", "Restart it by the means in the file; its exchanges are moved first", begun),
     ):
-        operation = _operation(words, {200: _json("Done", "Duty"), 404: _json("No backend has that name", "Error")})
+        operation = _operation(words, answers | unknown)
         operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
         paths[f"/api/backends/{{name}}/{verb}"] = {"post": operation}
-    return paths | _rollout_paths() | _session_paths()
+    return paths | _rollout_paths() | _session_paths() | _alert_paths()
+
+
+def _alert_paths() -> dict[str, Any]:
+    answers = {
+        200: _json("What came of it, channel by channel", "AlertTest"),
+        409: _json("The file names no channel, or a test is being sent", "Error"),
+    }
+    return {"/api/alerts/test": {"post": _operation("Send one test message to every channel", answers)}}
 
 
 def _rollout_paths() -> dict[str, Any]:
@@ -195,7 +210,41 @@ def _schemas() -> dict[str, Any]:
     reloaded: dict[str, Any] = {"ok": flag, "changed": texts, "needs_restart": texts, "mistakes": texts}
     # `at` is in seconds since 1970.
     last_reload = {"anyOf": [{"type": "null"}, _object({"at": number, **reloaded})]}
-    backend = _object(
+    status = {
+        "version": text,
+        "uptime_s": number,
+        "generation": whole,
+        "ready": flag,
+        "stopping": flag,
+        "listen": texts,
+        "file": {"anyOf": [{"type": "null"}, text]},
+        "balance": {"enum": [each.value for each in Balance]},
+        "running": whole,
+        "waiting": whole,
+        "connections": whole,
+        "reload": last_reload,
+        "rollout": _or_null(_reference("Rollout")),
+        "alerts": _or_null({"type": "array", "items": _reference("AlertChannel")}),
+        "objectives": _or_null({"type": "array", "items": _reference("Objective")}),
+        "backends": {"type": "array", "items": _backend_schema()},
+    }
+    return {
+        "Error": _object({"error": _object({"code": text, "message": text})}),
+        "Readiness": _object({"ready": flag}) | {"additionalProperties": True, "description": "sessions tells of the store"},
+        "Restart": _object({"name": text, "restarting": flag}),
+        "Duty": _object({"name": text, "duty": {"enum": [each.value for each in Duty]}}),
+        "Reload": _object(reloaded),
+        "Status": _object(status),
+        **_rollout_schemas(),
+        **_session_schemas(),
+        **upkeep_schemas(),
+    }
+
+
+def _backend_schema() -> dict[str, Any]:
+    text, number, whole, flag = {"type": "string"}, {"type": "number"}, {"type": "integer"}, {"type": "boolean"}
+    texts = {"type": "array", "items": text}
+    return _object(
         {
             "name": text,
             "url": text,
@@ -219,33 +268,11 @@ def _schemas() -> dict[str, Any]:
             "failures_total": whole,
             "ttft_ewma_s": {"anyOf": [{"type": "null"}, number]},
             "resting_for_s": number,
+            "restart": _or_null(_reference("RestartCourse")),
+            "warm": _or_null(_reference("Warmth")),
+            "wake": _or_null(_reference("Waking")),
         },
     )
-    status = {
-        "version": text,
-        "uptime_s": number,
-        "generation": whole,
-        "ready": flag,
-        "stopping": flag,
-        "listen": texts,
-        "file": {"anyOf": [{"type": "null"}, text]},
-        "balance": {"enum": [each.value for each in Balance]},
-        "running": whole,
-        "waiting": whole,
-        "connections": whole,
-        "reload": last_reload,
-        "rollout": _or_null(_reference("Rollout")),
-        "backends": {"type": "array", "items": backend},
-    }
-    return {
-        "Error": _object({"error": _object({"code": text, "message": text})}),
-        "Readiness": _object({"ready": flag}) | {"additionalProperties": True, "description": "sessions tells of the store"},
-        "Duty": _object({"name": text, "duty": {"enum": [each.value for each in Duty]}}),
-        "Reload": _object(reloaded),
-        "Status": _object(status),
-        **_rollout_schemas(),
-        **_session_schemas(),
-    }
 
 
 def _rollout_schemas() -> dict[str, Any]:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from understudy.cli.check_upkeep import alert_lines, generate_words, slo_lines, upkeep_lines
 from understudy.config.colors import color_notes
-from understudy.config.compile import compile_plan
+from understudy.config.compile import alert_channels, compile_plan
 from understudy.config.load import DEFAULT_URL, find_file, from_urls, load_file
 from understudy.config.quantities import write_duration, write_ratio, write_share, write_size
 from understudy.config.schema import Settings
 from understudy.config.store_address import RedisUrl
+from understudy.config.upkeep import upkeep_notes
 from understudy.core.color import GuardRules, Prompt, RolloutRules, Stick, SystemPlace
 from understudy.core.health import Seen
 from understudy.core.snapshot import (
@@ -126,7 +128,7 @@ def meaning(settings: Settings) -> Iterator[str]:
         yield f"  Chosen among several: {_BALANCE_MEANS[plan.balance]} (balance: {plan.balance})."
     yield ""
     yield from _rule_lines(settings, plan)
-    notes = [*_path_notes(plan), *color_notes(settings)]
+    notes = [*_path_notes(plan), *color_notes(settings), *upkeep_notes(settings)]
     if notes:
         yield ""
         yield from (f"note: {note}" for note in notes)
@@ -148,6 +150,7 @@ def _backend_lines(backend: Backend) -> Iterator[str]:
     yield f"  {backend.name}: {address.scheme}://{address.authority}{address.prefix}, {', '.join(facts)}"
     for client_name, own_name in backend.models:
         yield f"    {client_name} is {own_name} there"
+    yield from (f"    {line}" for line in upkeep_lines(backend))
 
 
 def _path_notes(plan: RoutingPlan) -> Iterator[str]:
@@ -174,6 +177,8 @@ def _rule_lines(settings: Settings, plan: RoutingPlan) -> Iterator[str]:
     yield from _answer_lines(plan)
     yield from _session_lines(settings, plan)
     yield from _rollout_lines(plan.rollout)
+    yield from slo_lines(plan.slo)
+    yield from alert_lines(alert_channels(settings))
     yield f"Requests may have {write_size(failover.body_bytes_max)}."
     paths = "are relayed" if plan.allow_admin_paths else "get 403"
     yield f"The engines' model-management paths {paths}."
@@ -290,7 +295,8 @@ def _health_lines(plan: RoutingPlan) -> Iterator[str]:
         )
         yield (
             f"{whose}: probed every {write_duration(rules.interval_s)} for at most {write_duration(rules.timeout_s)}; "
-            f"up after {rules.rise} good probes, down after {rules.fall} bad ones; {ejected}."
+            f"up after {rules.rise} good probes, down after {rules.fall} bad ones; {ejected}"
+            f"{generate_words(rules.generate)}."
         )
 
 

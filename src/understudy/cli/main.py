@@ -18,10 +18,11 @@ _COMMANDS = {
     "check": ("check",),
     "demo": ("demo",),
     "status": ("status",),
-    "operate": ("reload", "drain", "ready", "maintenance"),
+    "operate": ("reload", "restart", "drain", "ready", "maintenance"),
     "rollout": ("switch", "rollback", "canary"),
     "compare": ("compare",),
     "sessions": ("sessions",),
+    "alert": ("alert",),
     "schema": ("schema",),
 }
 

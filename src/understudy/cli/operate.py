@@ -1,4 +1,4 @@
-"""The commands that tell the running daemon what to do: reload, drain, ready, maintenance."""
+"""The commands that tell the running daemon what to do: reload, drain, ready, maintenance, restart."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -22,11 +22,28 @@ def add(subparsers: "Subparsers") -> None:
     reload = subparsers.add_parser("reload", help="read the file again; prints what changed or why it was refused")
     add_admin_option(reload)
     reload.set_defaults(run=run_reload)
+    restart = subparsers.add_parser("restart", help="restart a backend by the means in the file; its exchanges are moved first")
+    restart.add_argument("name", metavar="NAME", help="the backend's name")
+    add_admin_option(restart)
+    restart.set_defaults(run=run_restart)
     for verb, (words, done) in _DUTIES.items():
         parser = subparsers.add_parser(verb, help=words)
         parser.add_argument("name", metavar="NAME", help="the backend's name")
         add_admin_option(parser)
         parser.set_defaults(run=_duty_runner(verb, done))
+
+
+def run_restart(args: argparse.Namespace) -> int:
+    """Ask for a restart of one backend; returns when it has begun, 1 when it was refused."""
+    from urllib.parse import quote
+
+    try:
+        call(args.admin, "POST", f"/api/backends/{quote(args.name, safe='')}/restart")
+    except CallError as error:
+        say_error(error)
+        return 1
+    print(f"{args.name} is being restarted; understudy status says how it goes")
+    return 0
 
 
 def run_reload(args: argparse.Namespace) -> int:

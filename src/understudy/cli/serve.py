@@ -78,8 +78,8 @@ def _run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 def _leave_out_ornaments() -> None:
-    """Keep structlog and httpx from loading what they only use to look pretty on a terminal: 5 MiB for a daemon's life."""
-    for name in ("rich", "click", "pygments"):
+    """Keep structlog and httpx from loading what makes things pretty or small: 6 MiB, and a daemon needs neither."""
+    for name in ("rich", "click", "pygments", "zstandard", "brotli", "brotlicffi"):
         if name not in sys.modules:
             # The import system answers ImportError for a module that is None, which both take for "not installed".
             sys.modules[name] = None  # type: ignore[assignment]  # the import system reads None as absent

@@ -1,7 +1,7 @@
-"""Read and write addresses: where the daemon listens and where a backend is.
+"""Read and write addresses: where the daemon listens, where a backend is, what is asked beside it.
 
-Called by config.schema for `listen`, `admin.listen` and `backends[].url`. Pure: resolves no name and opens nothing.
-No message of this module contains the value itself, which may carry a password or come from the environment.
+Called by config.schema for `listen`, `admin.listen`, `backends[].url` and other URLs of a backend. Pure: resolves no name and
+opens nothing. No message of this module contains the value itself, which may carry a password or come from the environment.
 """
 
 import re
@@ -15,6 +15,7 @@ from understudy.core.snapshot import Address
 
 LISTEN_WANTED: Final = "HOST:PORT such as 127.0.0.1:8080, [::]:8080, or unix:/absolute/path"
 URL_WANTED: Final = "a URL such as http://gpu1:11434"
+FULL_URL_WANTED: Final = "a URL such as http://gpu1:9400/metrics, in ASCII, without spaces, backslashes and #"
 
 LISTEN_PATTERN: Final = r"unix:/.+|.+:[0-9]{1,5}"
 URL_PATTERN: Final = r"[Hh][Tt][Tt][Pp][Ss]?://.+"
@@ -85,7 +86,7 @@ def read_url(value: object) -> Address:
         raise Unreadable("the key under api_key, and a URL without it", "a URL with a user name or password")
     if "?" in text or "#" in text:
         raise Unreadable("a URL without ? and #: scheme, host, port and a path prefix at most")
-    host = _url_host(parts)
+    host = _url_host(parts, URL_WANTED)
     if port == 0 or parts.netloc.endswith(":"):
         raise Unreadable(f"{URL_WANTED}, with a port from 1 to {_PORT_MAX}")
     return Address(parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme], _path_prefix(parts.path))
@@ -96,11 +97,36 @@ def write_url(address: Address) -> str:
     return f"{address.scheme}://{address.authority}{address.prefix}"
 
 
-def _url_host(parts: SplitResult) -> str:
+def read_full_url(value: object) -> str:
+    """Read `http(s)://` with all that a URL may have but a fragment, and return it as it was written; it may hold a password."""
+    text = scalar_text(value, FULL_URL_WANTED)
+    # As in read_url: what urlsplit drops, and what only some take for a slash.
+    if not re.fullmatch(r"[\x21\x22\x24-\x5b\x5d-\x7e]{1,4096}", text):
+        raise Unreadable(FULL_URL_WANTED)
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise Unreadable(FULL_URL_WANTED) from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise Unreadable(f"{FULL_URL_WANTED} (http or https)")
+    _url_host(parts, FULL_URL_WANTED)
+    if port == 0 or parts.netloc.endswith(":"):
+        raise Unreadable(f"{FULL_URL_WANTED}, with a port from 1 to {_PORT_MAX}")
+    return text
+
+
+def write_origin(url: str) -> str:
+    """Return scheme, host and port of a URL that `read_full_url` took: what can be shown of it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _url_host(parts: SplitResult, want: str) -> str:
     if not parts.hostname:
-        raise Unreadable(URL_WANTED)
+        raise Unreadable(want)
     host = parts.hostname
-    return _host(f"[{host}]" if "[" in parts.netloc else host, URL_WANTED).lower()
+    return _host(f"[{host}]" if "[" in parts.netloc else host, want).lower()
 
 
 def _host(text: str, want: str) -> str:

@@ -8,7 +8,9 @@ import re
 from operator import attrgetter
 from typing import Any, Final
 
-from understudy.config.schema import SECRET_KEYS, BackendSettings, Settings
+from understudy.config.schema import Settings, is_secret
+from understudy.config.schema_backends import BackendSettings
+from understudy.config.schema_upkeep import AlertSettings
 
 # These are built into listening sockets, the log's writer and the session store, which outlive a reload.
 RESTART_KEYS: Final = (
@@ -22,6 +24,8 @@ RESTART_KEYS: Final = (
     "sessions.key",
     "log.format",
 )
+
+Path = tuple[str, ...]
 
 _ABSENT: Final = "not set"
 # Under `defaults` stands any JSON, and text there may be a prompt: numbers, true, false, null and single words are shown.
@@ -42,7 +46,11 @@ def keep_until_restart(new: Settings, running: Settings) -> tuple[Settings, tupl
 
 def written_changes(old: Settings, new: Settings) -> tuple[str, ...]:
     """Return one line for each difference: `backends: gpu1 added`, `timeouts.stall: 30s -> 20s`. Empty: no difference."""
-    return (*_backend_changes(old.backends, new.backends), *_differences("", _written(old), _written(new)))
+    return (
+        *_backend_changes(old.backends, new.backends),
+        *_differences((), "", _written(old), _written(new)),
+        *_alert_changes(old.alerts, new.alerts),
+    )
 
 
 def _backend_changes(old: tuple[BackendSettings, ...], new: tuple[BackendSettings, ...]) -> list[str]:
@@ -53,27 +61,40 @@ def _backend_changes(old: tuple[BackendSettings, ...], new: tuple[BackendSetting
     if kept != [name for name in before if name in after]:
         lines.append(f"backends: order is now {', '.join(after)}")
     for name in kept:
-        lines += _differences(f"backends.{name}.", _written_backend(before[name]), _written_backend(after[name]))
+        written = (_written_backend(before[name]), _written_backend(after[name]))
+        lines += _differences(("backends",), f"backends.{name}.", *written)
     return lines
 
 
-def _differences(above: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def _alert_changes(old: tuple[AlertSettings, ...], new: tuple[AlertSettings, ...]) -> list[str]:
+    lines = []
+    for index, (before, after) in enumerate(zip(old, new, strict=False)):
+        written = (before.model_dump(mode="json"), after.model_dump(mode="json"))
+        lines += _differences(("alerts",), f"alerts[{index}].", *written)
+    lines += [f"alerts[{index}]: removed" for index in range(len(new), len(old))]
+    lines += [f"alerts[{index}]: added" for index in range(len(old), len(new))]
+    return lines
+
+
+def _differences(path: Path, above: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Compare what stands at `path`, of which `above` is how an operator writes it."""
     before, after = _flat(old), _flat(new)
     keys = [*before, *(key for key in after if key not in before)]
     return [
-        _line(above + key, before.get(key, _ABSENT), after.get(key, _ABSENT)) for key in keys if before.get(key) != after.get(key)
+        _line((*path, *key), above + ".".join(key), before.get(key), after.get(key))
+        for key in keys
+        if before.get(key) != after.get(key)
     ]
 
 
-def _line(key: str, old: str, new: str) -> str:
-    is_long = ".defaults." in key and any(text != _ABSENT and not _SHORT_JSON.fullmatch(text) for text in (old, new))
-    if is_long or key.rpartition(".")[2] in SECRET_KEYS:
-        return f"{key}: changed"
-    return f"{key}: {old} -> {new}"
+def _line(path: Path, key: str, old: object, new: object) -> str:
+    before, after = _text(old), _text(new)
+    is_long = "defaults" in path and any(text != _ABSENT and not _SHORT_JSON.fullmatch(text) for text in (before, after))
+    return f"{key}: changed" if is_long or is_secret(path) else f"{key}: {before} -> {after}"
 
 
 def _written(settings: Settings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", exclude={"backends"})
+    return settings.model_dump(mode="json", exclude={"backends", "alerts"})
 
 
 def _written_backend(backend: BackendSettings) -> dict[str, Any]:
@@ -83,18 +104,21 @@ def _written_backend(backend: BackendSettings) -> dict[str, Any]:
     return {**written, **own}
 
 
-def _flat(written: dict[str, Any], above: str = "") -> dict[str, str]:
-    """Flatten sections to `key.key: text`; the text is what stands in the file."""
-    flat: dict[str, str] = {}
+def _flat(written: dict[str, Any], above: Path = ()) -> dict[Path, object]:
+    """Flatten sections to values by their keys. Values are compared as they are: written out, two may look the same."""
+    flat: dict[Path, object] = {}
     for key, value in written.items():
         if isinstance(value, dict):
-            flat.update(_flat(value, f"{above}{key}."))
+            flat.update(_flat(value, (*above, key)))
         else:
-            flat[above + key] = ", ".join(map(str, value)) if isinstance(value, list) else _text(value)
+            flat[(*above, key)] = value
     return flat
 
 
 def _text(value: object) -> str:
+    """Write the value as it stands in the file; None is what does not stand there."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "[]"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if value != "" else "''"
+    return _ABSENT if value is None else str(value) if value != "" else "''"

@@ -4,10 +4,14 @@ Called by daemon at start and on every reload, and by `understudy check`. Pure; 
 """
 
 from dataclasses import replace
+from typing import Final
 
 from understudy.config.colors import tells_colors_apart
-from understudy.config.schema import AttemptTimeoutSettings, BackendSettings, HealthSettings, Settings
+from understudy.config.schema import Settings
+from understudy.config.schema_backends import AttemptTimeoutSettings, BackendSettings, HealthSettings
 from understudy.config.schema_rollout import PromptSettings
+from understudy.config.schema_upkeep import RestartSettings
+from understudy.config.upkeep import restart_kinds
 from understudy.core.color import GuardRules, Prompt, RolloutRules
 from understudy.core.snapshot import (
     Backend,
@@ -19,6 +23,9 @@ from understudy.core.snapshot import (
     SessionRules,
     Timeouts,
 )
+from understudy.core.upkeep import AlertChannel, RestartKind, RestartRules, Slo, WakeRules, WarmRules
+
+_BACKOFF_S_MAX: Final = RestartRules(RestartKind.COMMAND).backoff_s_max
 
 
 def compile_plan(settings: Settings) -> RoutingPlan:
@@ -61,8 +68,26 @@ def compile_plan(settings: Settings) -> RoutingPlan:
         ),
         cache=CacheRules(settings.cache.size, settings.cache.ttl, settings.cache.when),
         rollout=_rollout(settings),
+        slo=Slo(settings.slo.errors, settings.slo.p99_first_content, settings.slo.gpu_busy, settings.slo.window),
         allow_admin_paths=settings.access.allow_admin_paths,
         trusted_keys=tuple(digest.partition(":")[2] for digest in settings.access.trusted),
+    )
+
+
+def alert_channels(settings: Settings) -> tuple[AlertChannel, ...]:
+    """Return who is told of what happens, in the file's order; a channel whose URL is empty is left out."""
+    return tuple(
+        AlertChannel(
+            url=alert.url,
+            events=alert.events,
+            language=alert.language,
+            repeat_s=alert.repeat,
+            quiet_from_min=alert.quiet[0] if alert.quiet else 0,
+            quiet_to_min=alert.quiet[1] if alert.quiet else 0,
+            quiet_below=alert.quiet_below,
+        )
+        for alert in settings.alerts
+        if alert.url
     )
 
 
@@ -80,6 +105,34 @@ def _backend(written: BackendSettings, health: HealthSettings, timeouts: Timeout
         health=_rules(health, written.health),
         timeouts=_patience(timeouts, written.timeouts),
         prompt=_prompt(written),
+        restart=_restart(written.restart),
+        warm=WarmRules(written.warm, written.warm_idle),
+        wake=WakeRules(written.wake.mac, written.wake.address, written.wake.port, written.wake.command),
+        metrics_url=written.metrics_url,
+    )
+
+
+def _restart(written: RestartSettings) -> RestartRules | None:
+    kinds = restart_kinds(written)
+    if not kinds:
+        return None
+    kind = kinds[0]
+    return RestartRules(
+        kind=kind,
+        argv=written.run if kind is RestartKind.RUN else written.command,
+        subject=written.systemd or written.docker or written.http,
+        env=tuple(written.env.items()),
+        folder=written.folder,
+        after=written.after,
+        drain_s=written.drain,
+        grace_s=written.grace,
+        timeout_s=written.timeout,
+        ready_s=written.ready,
+        times_max=written.max.times,
+        window_s=written.max.window_s,
+        backoff_s=written.backoff,
+        backoff_s_max=max(written.backoff, _BACKOFF_S_MAX),
+        is_degraded_enough=written.degraded,
     )
 
 
@@ -130,4 +183,5 @@ def _rules(common: HealthSettings, own: HealthSettings) -> HealthRules:
         max_fails=merged.max_fails,
         fail_timeout_s=merged.fail_timeout,
         slow_start_s=merged.slow_start,
+        generate=merged.generate,
     )

@@ -1,4 +1,4 @@
-"""Read and write the quantities of the file: durations, sizes, shares, ratios, whole numbers, switches.
+"""Read and write the quantities of the file: durations, sizes, shares, ratios, frequencies, whole numbers and switches.
 
 Called by config.schema for every value and by config.changes and cli.check to write values as an operator would. Pure.
 Every reader takes what YAML gave (text, since config.document keeps scalars as they were written) or the value that a
@@ -7,12 +7,13 @@ program gave, and raises `Unreadable` with what is wanted. No message here conta
 
 import re
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 DURATION_WANTED: Final = "a duration such as 250ms, 5s, 10m, 24h or a number of seconds"
 SIZE_WANTED: Final = "a size such as 512KiB, 16MiB or a number of bytes"
 SHARE_WANTED: Final = "a share from 0% to 100%, such as 20% or 0.2"
 SWITCH_WANTED: Final = "true or false"
+FREQUENCY_WANTED: Final = "how often in how long, such as 5 per 1h"
 
 # A year, a tebibyte and a billion: beyond them lies a slip of the finger, and timers and buffers must hold the value.
 DURATION_S_MAX: Final = 8760 * 3600.0
@@ -26,6 +27,7 @@ SIZE_PATTERN: Final = r"[0-9]{1,15}(\.[0-9]{1,6})?(B|KiB|MiB|GiB|KB|MB|GB)?"
 PART_PATTERN: Final = r"0?[0-9]{1,2}(\.[0-9]{1,9})?%|0{1,3}(\.[0-9]{1,9})?"
 SHARE_PATTERN: Final = rf"{PART_PATTERN}|100(\.0{{1,9}})?%|0{{0,2}}1(\.0{{1,9}})?"
 RATIO_PATTERN: Final = r"[0-9]{1,4}(\.[0-9]{1,9})?x?"
+FREQUENCY_PATTERN: Final = rf"[1-9][0-9]{{0,3}} +per +{DURATION_PATTERN}"
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
@@ -41,6 +43,13 @@ class Unreadable(ValueError):  # noqa: N818  it is a verdict on a value, turned 
         super().__init__(want)
         self.want = want
         self.found = found
+
+
+class Frequency(NamedTuple):
+    """So many times within so long."""
+
+    times: int
+    window_s: float
 
 
 def scalar_text(value: object, want: str) -> str:
@@ -146,6 +155,25 @@ def ratio_wanted(least: float, most: float = RATIO_MAX) -> str:
 def write_ratio(ratio: float) -> str:
     """Write a ratio exactly: 1.5 is `1.5x`, 2.0 is `2x`."""
     return f"{_plain(ratio).removesuffix('.0')}x"
+
+
+def read_frequency(value: object) -> Frequency:
+    """Read `N per DURATION`, neither of them 0, N at most 9999."""
+    if isinstance(value, Frequency):
+        return value
+    text = scalar_text(value, FREQUENCY_WANTED)
+    if not re.fullmatch(FREQUENCY_PATTERN, text):
+        raise Unreadable(FREQUENCY_WANTED)
+    times, _, window = text.split()
+    try:
+        return Frequency(int(times), read_positive_duration(window))
+    except Unreadable:
+        raise Unreadable(FREQUENCY_WANTED) from None
+
+
+def write_frequency(frequency: Frequency) -> str:
+    """Write it as it stands in the file: `5 per 1h`."""
+    return f"{frequency.times} per {write_duration(frequency.window_s)}"
 
 
 def read_whole(value: object, *, least: int, most: int = WHOLE_MAX) -> int:

@@ -5,22 +5,22 @@ Read by config.load (which turns its complaints into mistakes with places), conf
 time; what concerns several keys at once is in config.validation.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
 from understudy.config.addresses import ListenAddress
+from understudy.config.schema_backends import AttemptTimeoutSettings, BackendSettings, HealthSettings
 from understudy.config.schema_rollout import GuardSettings, PromptSettings, RolloutSettings
+from understudy.config.schema_upkeep import AlertSettings, RestartSettings, SloSettings, WakeSettings
 from understudy.config.section import Section
 from understudy.config.values import (
     CipherKey,
-    Defaults,
     Digest,
     Duration,
     Listen,
-    ModelName,
-    Name,
     PositiveDuration,
     Prefix,
     ResumeWord,
@@ -31,34 +31,24 @@ from understudy.config.values import (
     SizeFromZero,
     Store,
     Switch,
-    SystemText,
-    Url,
-    Weight,
     WholeFromOne,
     WholeFromTwo,
     WholeFromZero,
     as_list,
     nothing_is_empty,
 )
-from understudy.core.color import Color, SystemPlace
 from understudy.core.snapshot import (
     Balance,
     CacheRules,
     CacheWhen,
-    EngineKind,
     FailoverRules,
-    HealthRules,
     Limits,
     OnError,
-    Role,
     SessionRules,
     Timeouts,
 )
 
-# `trusted` holds digests; a short key could be guessed from one. `system` is a prompt, and no prompt is ever shown.
-SECRET_KEYS: Final = frozenset({"api_key", "cookie_key", "key", "system", "token", "trusted"})
-
-_HEALTH, _TIMEOUTS, _FAILOVER, _LIMITS = HealthRules(), Timeouts(), FailoverRules(), Limits()
+_TIMEOUTS, _FAILOVER, _LIMITS = Timeouts(), FailoverRules(), Limits()
 _SESSIONS, _CACHE = SessionRules(), CacheRules()
 
 
@@ -99,36 +89,6 @@ class AdminSettings(Section):
     )
 
 
-class HealthSettings(Section):
-    """When a backend counts as down, up or ejected. Under a backend, the keys given there replace these."""
-
-    interval: PositiveDuration = Field(default=_HEALTH.interval_s, description="Time between two probes of a backend.")
-    timeout: PositiveDuration = Field(default=_HEALTH.timeout_s, description="Longest time that one probe may take.")
-    rise: WholeFromOne = Field(default=_HEALTH.rise, description="Good probes in a row before a down backend is up.")
-    fall: WholeFromOne = Field(default=_HEALTH.fall, description="Bad probes in a row before an up backend is down.")
-    max_fails: WholeFromZero = Field(
-        default=_HEALTH.max_fails, description="Failed exchanges within fail_timeout that eject a backend; 0 ejects none."
-    )
-    fail_timeout: PositiveDuration = Field(
-        default=_HEALTH.fail_timeout_s,
-        description="The time in which max_fails are counted, and how long an ejected backend rests.",
-    )
-    slow_start: Duration = Field(
-        default=_HEALTH.slow_start_s,
-        description="Time over which a backend's share of traffic grows after coming back; 0s: at once.",
-    )
-
-
-class AttemptTimeoutSettings(Section):
-    """How long one attempt may take. Under a backend, the keys given there replace the common ones."""
-
-    connect: PositiveDuration = Field(default=_TIMEOUTS.connect_s, description="Longest wait for a connection to a backend.")
-    first_token: PositiveDuration = Field(
-        default=_TIMEOUTS.first_token_s, description="Longest wait from sending the request to the first content."
-    )
-    stall: PositiveDuration = Field(default=_TIMEOUTS.stall_s, description="Longest silence between two pieces of an answer.")
-
-
 class TimeoutSettings(AttemptTimeoutSettings):
     """How long one attempt and one exchange may take."""
 
@@ -137,41 +97,6 @@ class TimeoutSettings(AttemptTimeoutSettings):
         default=_TIMEOUTS.keepalive_s,
         description="A client that waits on an event stream gets a comment this often, so that nothing between closes it; "
         "0s: none.",
-    )
-
-
-class BackendSettings(Section):
-    """One engine at one URL. The list's order is the order of preference."""
-
-    name: Name = Field(description="The backend's name in headers, logs and commands; unique.", examples=["pi"])
-    url: Url = Field(description="Where the backend listens.", examples=["http://192.168.1.100:11434"])
-    engine: EngineKind = Field(default=EngineKind.AUTO, description="The software it runs; auto lets the probe find out.")
-    role: Role = Field(default=Role.PRIMARY, description="A backup is used when no primary can be.")
-    color: Color = Field(default=Color.NONE, description="The color that it belongs to (see rollout); none serves both.")
-    weight: Weight = Field(default=1, description="Share among equals, 1 to 1000.")
-    in_flight_max: WholeFromZero = Field(default=0, description="Exchanges at this backend at once; 0: no limit.")
-    models: Annotated[dict[ModelName, ModelName], nothing_is_empty(dict)] = Field(
-        default_factory=dict, description="What clients call a model: what this backend calls it."
-    )
-    api_key: Secret = Field(
-        default="", repr=False, description="Sent to this backend as a bearer token; empty: what the client sent goes on."
-    )
-    health: Annotated[HealthSettings, nothing_is_empty(dict)] = Field(
-        default_factory=HealthSettings.model_construct, description="Any keys of health, for this backend alone."
-    )
-    timeouts: Annotated[AttemptTimeoutSettings, nothing_is_empty(dict)] = Field(
-        default_factory=AttemptTimeoutSettings.model_construct,
-        description="connect, first_token and stall of timeouts, for this backend alone.",
-    )
-    system: SystemText = Field(
-        default="", repr=False, description="A system prompt for this backend; it stands in place of its color's."
-    )
-    system_place: SystemPlace = Field(
-        default=SystemPlace.BEFORE, description="Where it goes: before the client's own, in one message, or instead of it."
-    )
-    defaults: Defaults = Field(
-        default_factory=dict,
-        description="Settings such as temperature, filled in where a request says nothing of them; they go before its color's.",
     )
 
 
@@ -331,6 +256,12 @@ class Settings(Section):
     sessions: Annotated[SessionSettings, nothing_is_empty(dict)] = Field(default_factory=SessionSettings.model_construct)
     cache: Annotated[CacheSettings, nothing_is_empty(dict)] = Field(default_factory=CacheSettings.model_construct)
     rollout: Annotated[RolloutSettings, nothing_is_empty(dict)] = Field(default_factory=RolloutSettings.model_construct)
+    slo: Annotated[SloSettings, nothing_is_empty(dict)] = Field(default_factory=SloSettings.model_construct)
+    alerts: Annotated[tuple[AlertSettings, ...], nothing_is_empty(tuple)] = Field(
+        default=(),
+        description="Who is told of what happens: a list of channels.",
+        examples=['- {url: "json://hooks.example.org/understudy"}'],
+    )
     access: Annotated[AccessSettings, nothing_is_empty(dict)] = Field(default_factory=AccessSettings.model_construct)
     log: Annotated[LogSettings, nothing_is_empty(dict)] = Field(default_factory=LogSettings.model_construct)
     limits: Annotated[LimitSettings, nothing_is_empty(dict)] = Field(default_factory=LimitSettings.model_construct)
@@ -339,16 +270,17 @@ class Settings(Section):
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the file, draft 2020-12, for editors. Defaults stand as an operator would write them."""
     schema = Settings.model_json_schema()
-    written = Settings.model_validate({"backends": [{"name": "any", "url": "http://any"}]}).model_dump(mode="json")
-    for path, section in sections().items():
+    least = {"backends": [{"name": "any", "url": "http://any"}], "alerts": [{"url": "any://any"}]}
+    written = Settings.model_validate(least).model_dump(mode="json")
+    known = sections()
+    for path, section in known.items():
         values: Any = written
         for step in path:
-            values = values[step][0] if step == "backends" else values[step]
+            values = values[step][0] if step in least else values[step]
         properties = schema["$defs"][section.__name__]["properties"] if path else schema["properties"]
         for key, field in section.model_fields.items():
-            if "$ref" not in properties[key] or "default" in properties[key]:
-                is_bare = field.is_required() or key in {"backends", "models", "defaults"}
-                properties[key].update({} if is_bare else {"default": values[key]})
+            is_bare = field.is_required() or key in {"models", "defaults"} or (*path, key) in known
+            properties[key].update({} if is_bare else {"default": values[key]})
     # A list of addresses may also be one address.
     listen = schema["properties"]["listen"]
     several = {key: listen.pop(key) for key in ("type", "items", "minItems")}
@@ -365,6 +297,8 @@ def sections() -> dict[tuple[str, ...], type[Section]]:
         ("backends",): BackendSettings,
         ("backends", "health"): HealthSettings,
         ("backends", "timeouts"): AttemptTimeoutSettings,
+        ("backends", "restart"): RestartSettings,
+        ("backends", "wake"): WakeSettings,
         ("health",): HealthSettings,
         ("timeouts",): TimeoutSettings,
         ("failover",): FailoverSettings,
@@ -374,7 +308,28 @@ def sections() -> dict[tuple[str, ...], type[Section]]:
         ("rollout", "guard"): GuardSettings,
         ("rollout", "blue"): PromptSettings,
         ("rollout", "green"): PromptSettings,
+        ("slo",): SloSettings,
+        ("alerts",): AlertSettings,
         ("access",): AccessSettings,
         ("log",): LogSettings,
         ("limits",): LimitSettings,
     }
+
+
+def is_secret(path: Sequence[str]) -> bool:
+    """Whether what stands at `path` (keys without list positions), or above it, is shown in no message.
+
+    Keys and passwords; commands, environments and URLs that may hold them; digests, from which a short key could be guessed;
+    and prompts, none of which is ever shown.
+    """
+    return any(tuple(path[:length]) in _SECRETS for length in range(1, len(path) + 1))
+
+
+def holds_secret(path: Sequence[str]) -> bool:
+    """Whether there are secrets below `path`: a single value that stands there instead may be one of them."""
+    return any(secret[: len(path)] == tuple(path) for secret in _SECRETS)
+
+
+_SECRETS: Final = frozenset(
+    (*path, key) for path, section in sections().items() for key, field in section.model_fields.items() if not field.repr
+)

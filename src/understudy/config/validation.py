@@ -16,9 +16,10 @@ from understudy.config.colors import color_clashes
 from understudy.config.document import Kind, Node, shown
 from understudy.config.json_values import read_plain
 from understudy.config.quantities import Unreadable
-from understudy.config.schema import SECRET_KEYS, Settings, sections
+from understudy.config.schema import Settings, holds_secret, is_secret, sections
 from understudy.config.section import Section
 from understudy.config.substitution import fill
+from understudy.config.upkeep import upkeep_clashes
 from understudy.errors import Mistake
 
 Location = tuple[str | int, ...]
@@ -51,6 +52,7 @@ def validate(root: Node, env: Mapping[str, str], file: str, mistakes: list[Mista
             reading.note_complaint(detail)
         return None
     reading.note_color_clashes(settings)
+    reading.note_upkeep_clashes(settings)
     return settings
 
 
@@ -138,6 +140,12 @@ class _Reading:
             written = clash.written if not is_written else shown(node.text) if node.kind is Kind.TEXT else node.kind.value
             self._note((node.line, node.column), clash.location, f"{written}, {clash.fault}", clash.want)
 
+    def note_upkeep_clashes(self, settings: Settings) -> None:
+        """Note what does not go together in how a backend is restarted or woken."""
+        for clash in upkeep_clashes(settings):
+            node = self._find(clash.location)
+            self._note((node.line, node.column), clash.location, clash.found, clash.want)
+
     def _note_repeated_names(self, backends: Any) -> None:
         first: dict[str, int] = {}
         for index, backend in enumerate(backends if isinstance(backends, list) else ()):
@@ -155,8 +163,8 @@ class _Reading:
         """Turn one of pydantic's complaints into a mistake, unless its node has one already."""
         # pydantic marks a complaint about a mapping's key rather than its value with a last step "[key]".
         location = tuple(step for step in detail["loc"] if step != "[key]")
-        # One value that stands for a list of one has no position in the file.
-        if location and isinstance(location[-1], int) and self._find(location[:-1]).kind is not Kind.LIST:
+        # One value that stands for a list of one, or for one of several keys, has no place of its own in the file.
+        if len(location) > 1 and self._find(location[:-1]).kind is Kind.TEXT:
             location = location[:-1]
         node = self._find(location)
         # pydantic also calls a list too short when every item of it was refused.
@@ -175,7 +183,8 @@ class _Reading:
     def _found_and_want(self, detail: ErrorDetails, location: Location, node: Node) -> tuple[str, str]:
         kind, context = detail["type"], detail.get("ctx", {})
         found = shown(node.text) if node.kind is Kind.TEXT else node.kind.value
-        if node.kind is Kind.TEXT and not SECRET_KEYS.isdisjoint(location[-2:]):
+        names = _names(location)
+        if node.kind is Kind.TEXT and (is_secret(names) or (kind in _KINDS_WANTED and holds_secret(names))):
             found = "a value that is not shown"
         cause = context.get("error")
         if isinstance(cause, Unreadable):
@@ -208,7 +217,7 @@ class _Reading:
         return f", for example {key}: {field.examples[0]}"
 
     def _section(self, location: Location) -> type[Section] | None:
-        return self._sections.get(tuple(step for step in location if isinstance(step, str)))
+        return self._sections.get(_names(location))
 
     def _find(self, location: Location) -> Node:
         """Return the node at `location`, or the deepest one above it that exists."""
@@ -228,8 +237,13 @@ class _Reading:
 
 def _is_json(location: Location) -> bool:
     """Whether `location` lies below a `defaults`, which is no section but takes any JSON."""
-    names = [step for step in location if isinstance(step, str)]
-    return "defaults" in names and tuple(names[: names.index("defaults")]) in _JSON_SECTIONS
+    names = _names(location)
+    return "defaults" in names and names[: names.index("defaults")] in _JSON_SECTIONS
+
+
+def _names(location: Location) -> tuple[str, ...]:
+    """Leave out the positions in lists."""
+    return tuple(step for step in location if isinstance(step, str))
 
 
 def _readable(value: object) -> ListenAddress | None:

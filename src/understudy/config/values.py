@@ -77,12 +77,12 @@ DEFAULT_KEY_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_.-]{0,63}"
 DEFAULT_KEY_WANTED: Final = "a setting of a request, such as temperature"
 OFF: Final = "off"
 
-_FILLED: Final = {"type": "string", "pattern": r"\$\{"}
+FILLED: Final = {"type": "string", "pattern": r"\$\{"}
 
 
-def _text_schema(pattern: str, *, numbers: bool = False) -> WithJsonSchema:
+def text_schema(pattern: str, *, numbers: bool = False) -> WithJsonSchema:
     """For editors: text of this form, or a place-holder that is filled later; `numbers` also allows YAML's numbers."""
-    either: list[dict[str, Any]] = [{"type": "string", "pattern": f"^({pattern})$"}, dict(_FILLED)]
+    either: list[dict[str, Any]] = [{"type": "string", "pattern": f"^({pattern})$"}, dict(FILLED)]
     if numbers:
         either.insert(0, {"type": "number", "minimum": 0})
     return WithJsonSchema({"anyOf": either})
@@ -90,11 +90,12 @@ def _text_schema(pattern: str, *, numbers: bool = False) -> WithJsonSchema:
 
 def _share_schema(pattern: str, **most: int) -> dict[str, Any]:
     text = {"type": "string", "pattern": f"^({pattern})$"}
-    return {"anyOf": [{"type": "number", "minimum": 0, **most}, text, dict(_FILLED)]}
+    return {"anyOf": [{"type": "number", "minimum": 0, **most}, text, dict(FILLED)]}
 
 
-def _whole_schema(least: int, most: int) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least, "maximum": most}, dict(_FILLED)]})
+def whole_schema(least: int, most: int) -> WithJsonSchema:
+    """For editors: a whole number within these, or a place-holder."""
+    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": least, "maximum": most}, dict(FILLED)]})
 
 
 def _read_name(value: object) -> str:
@@ -220,11 +221,16 @@ def _write_steps(steps: tuple[float, ...]) -> list[str] | str:
     return written if len(written) > 1 else written[0]
 
 
-def _or_off(read: Callable[[object], float]) -> PlainValidator:
+def is_off(value: object) -> bool:
+    """Whether the value is `off`, in any of the spellings that readers of YAML have for it."""
+    return value is False or (isinstance(value, str) and value.lower() in {OFF, "no", "false"})
+
+
+def or_off(read: Callable[[object], float]) -> PlainValidator:
     """Read a bound, or `off` (to some readers of YAML: false) for none."""
 
     def read_or_off(value: object) -> float | None:
-        if value is False or (isinstance(value, str) and value.lower() in {OFF, "no", "false"}):
+        if is_off(value):
             return None
         try:
             return read(value)
@@ -234,14 +240,15 @@ def _or_off(read: Callable[[object], float]) -> PlainValidator:
     return PlainValidator(read_or_off)
 
 
-def _write_or_off(write: Callable[[float], str]) -> PlainSerializer:
+def write_or_off(write: Callable[[float], str]) -> PlainSerializer:
+    """Write a bound as `write` does, and None as `off`."""
     return PlainSerializer(lambda bound: OFF if bound is None else write(bound), return_type=str)
 
 
 def _bound_schema(pattern: str, *, least: float = 0.0, most: float) -> WithJsonSchema:
     number = {"type": "number", "minimum": least, "maximum": most}
     text = {"type": "string", "pattern": f"^({pattern})$"}
-    return WithJsonSchema({"anyOf": [number, text, {"enum": [OFF, False]}, dict(_FILLED)]})
+    return WithJsonSchema({"anyOf": [number, text, {"enum": [OFF, False]}, dict(FILLED)]})
 
 
 def _as_shares(value: object) -> object:
@@ -267,74 +274,72 @@ Duration = Annotated[
     float,
     PlainValidator(read_duration),
     PlainSerializer(write_duration, return_type=str),
-    _text_schema(DURATION_PATTERN, numbers=True),
+    text_schema(DURATION_PATTERN, numbers=True),
 ]
 PositiveDuration = Annotated[
     float,
     PlainValidator(read_positive_duration),
     PlainSerializer(write_duration, return_type=str),
-    _text_schema(DURATION_PATTERN, numbers=True),
+    text_schema(DURATION_PATTERN, numbers=True),
 ]
 Size = Annotated[
-    int, PlainValidator(read_size), PlainSerializer(write_size, return_type=str), _text_schema(SIZE_PATTERN, numbers=True)
+    int, PlainValidator(read_size), PlainSerializer(write_size, return_type=str), text_schema(SIZE_PATTERN, numbers=True)
 ]
 SizeFromZero = Annotated[
     int,
     PlainValidator(partial(read_size, least=0)),
     PlainSerializer(write_size, return_type=str),
-    _text_schema(SIZE_PATTERN, numbers=True),
+    text_schema(SIZE_PATTERN, numbers=True),
 ]
 SizeFromKiB = Annotated[
     int,
     PlainValidator(partial(read_size, least=1024)),
     PlainSerializer(write_size, return_type=str),
-    _text_schema(SIZE_PATTERN, numbers=True),
+    text_schema(SIZE_PATTERN, numbers=True),
 ]
 _SHARE_SCHEMA: Final = _share_schema(SHARE_PATTERN, maximum=1)
 Share = Annotated[float, PlainValidator(read_share), PlainSerializer(write_share, return_type=str), WithJsonSchema(_SHARE_SCHEMA)]
-WholeFromZero = Annotated[int, PlainValidator(partial(read_whole, least=0)), _whole_schema(0, WHOLE_MAX)]
-WholeFromOne = Annotated[int, PlainValidator(partial(read_whole, least=1)), _whole_schema(1, WHOLE_MAX)]
-WholeFromTwo = Annotated[int, PlainValidator(partial(read_whole, least=2)), _whole_schema(2, WHOLE_MAX)]
-Weight = Annotated[int, PlainValidator(partial(read_whole, least=1, most=1000)), _whole_schema(1, 1000)]
-Switch = Annotated[bool, PlainValidator(read_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, dict(_FILLED)]})]
-Name = Annotated[str, PlainValidator(_read_name), _text_schema(NAME_PATTERN)]
+WholeFromZero = Annotated[int, PlainValidator(partial(read_whole, least=0)), whole_schema(0, WHOLE_MAX)]
+WholeFromOne = Annotated[int, PlainValidator(partial(read_whole, least=1)), whole_schema(1, WHOLE_MAX)]
+WholeFromTwo = Annotated[int, PlainValidator(partial(read_whole, least=2)), whole_schema(2, WHOLE_MAX)]
+Weight = Annotated[int, PlainValidator(partial(read_whole, least=1, most=1000)), whole_schema(1, 1000)]
+Switch = Annotated[bool, PlainValidator(read_switch), WithJsonSchema({"anyOf": [{"type": "boolean"}, dict(FILLED)]})]
+Name = Annotated[str, PlainValidator(_read_name), text_schema(NAME_PATTERN)]
 ModelName = Annotated[str, PlainValidator(_read_model), WithJsonSchema({"type": ["string", "number"], "minLength": 1})]
 Secret = Annotated[str, PlainValidator(_read_secret), WithJsonSchema({"type": "string", "writeOnly": True})]
 CipherKey = Annotated[str, PlainValidator(_read_cipher_key), WithJsonSchema({"type": "string", "writeOnly": True})]
-Digest = Annotated[str, PlainValidator(_read_digest), _text_schema(DIGEST_PATTERN)]
+Digest = Annotated[str, PlainValidator(_read_digest), text_schema(DIGEST_PATTERN)]
 ResumeWord = Annotated[
     ResumeRule,
     PlainValidator(_read_resume),
     PlainSerializer(_write_resume, return_type=bool | str),
-    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": ResumeRule.EXACT.value}, dict(_FILLED)]}),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"const": ResumeRule.EXACT.value}, dict(FILLED)]}),
 ]
-Url = Annotated[Address, PlainValidator(read_url), PlainSerializer(write_url, return_type=str), _text_schema(URL_PATTERN)]
-Listen = Annotated[
-    ListenAddress, PlainValidator(read_listen), PlainSerializer(str, return_type=str), _text_schema(LISTEN_PATTERN)
-]
+Url = Annotated[Address, PlainValidator(read_url), PlainSerializer(write_url, return_type=str), text_schema(URL_PATTERN)]
+Listen = Annotated[ListenAddress, PlainValidator(read_listen), PlainSerializer(str, return_type=str), text_schema(LISTEN_PATTERN)]
 Store = Annotated[
     StoreAddress | None,
     PlainValidator(read_store),
     PlainSerializer(write_store, return_type=str),
-    _text_schema(STORE_PATTERN),
+    text_schema(STORE_PATTERN),
 ]
-Prefix = Annotated[str, PlainValidator(_read_prefix), _text_schema(PREFIX_PATTERN)]
+Prefix = Annotated[str, PlainValidator(_read_prefix), text_schema(PREFIX_PATTERN)]
 
 ActiveColor = Annotated[
     Color,
     PlainValidator(_read_active),
     PlainSerializer(str, return_type=str),
-    WithJsonSchema({"anyOf": [{"enum": [Color.BLUE.value, Color.GREEN.value]}, dict(_FILLED)]}),
+    WithJsonSchema({"anyOf": [{"enum": [Color.BLUE.value, Color.GREEN.value]}, dict(FILLED)]}),
 ]
-ShareOrOff = Annotated[float | None, _or_off(read_share), _write_or_off(write_share), _bound_schema(SHARE_PATTERN, most=1.0)]
+ShareOrOff = Annotated[float | None, or_off(read_share), write_or_off(write_share), _bound_schema(SHARE_PATTERN, most=1.0)]
 AtLeastAsMuch = Annotated[
     float | None,
-    _or_off(partial(read_ratio, least=1.0)),
-    _write_or_off(write_ratio),
+    or_off(partial(read_ratio, least=1.0)),
+    write_or_off(write_ratio),
     _bound_schema(RATIO_PATTERN, least=1.0, most=RATIO_MAX),
 ]
 AtMostAsMuch = Annotated[
-    float | None, _or_off(partial(read_ratio, most=1.0)), _write_or_off(write_ratio), _bound_schema(RATIO_PATTERN, most=1.0)
+    float | None, or_off(partial(read_ratio, most=1.0)), write_or_off(write_ratio), _bound_schema(RATIO_PATTERN, most=1.0)
 ]
 # That the first step is not all conversations is config.schema_rollout's to say, which knows the color to be active instead.
 _FIRST_SHARE_SCHEMA: Final = _share_schema(PART_PATTERN, exclusiveMaximum=1)
@@ -359,7 +364,7 @@ CookieKey = Annotated[
         {
             "type": "string",
             "writeOnly": True,
-            "anyOf": [{"maxLength": 0}, {"minLength": COOKIE_KEY_LENGTH_MIN, "pattern": "^[!-~]*$"}, dict(_FILLED)],
+            "anyOf": [{"maxLength": 0}, {"minLength": COOKIE_KEY_LENGTH_MIN, "pattern": "^[!-~]*$"}, dict(FILLED)],
         }
     ),
 ]

@@ -1,9 +1,10 @@
-"""What restarting a backend came to, and who does it: the contract between the supervisor and the means.
+"""What restarting a backend came to, and what proves it afterwards: the contract between the supervisor and its means.
 
-Implemented by controlplane.restart_means, used by controlplane.supervisor. Values and protocols only.
+Means are controlplane.restart_means, proofs controlplane.token_prober's, surroundings daemon's; controlplane.supervisor uses
+them. Values and protocols only.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +25,42 @@ class MeansOutcome:
     exit_status: int | None = None
     output: tuple[str, ...] = field(default=(), repr=False)
     was_out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What asking a backend for one token came to.
+
+    `is_good`: it gave one, `first_content_s` seconds after it was asked; or there is nothing that it could be asked for without
+    loading a model. `words` say in one line why it is not good.
+    """
+
+    is_good: bool
+    words: str = ""
+    first_content_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the supervisor asks of, and tells, the rest of the daemon, each by a backend's name.
+
+    `leave` moves every exchange away; `in_flight` counts them; `moved_at_s` is the loop time at which its work was last seen to
+    go on; `renew` forgets what was held against what ran there before; `probe_soon` asks for a probe.
+    """
+
+    leave: Callable[[str], None]
+    in_flight: Callable[[str], int]
+    moved_at_s: Callable[[str], float]
+    renew: Callable[[str], None]
+    probe_soon: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RestartOrder:
+    """What came of the operator's word: `refusal` says why nothing has begun, "" where it has."""
+
+    refusal: str = ""
+    is_known: bool = True
 
 
 class Means(Protocol):

@@ -1,7 +1,8 @@
-"""Keep what must survive a restart in one small file of the state folder: the rollout, and the secret that signs cookies.
+"""Keep what must survive the daemon in small files of the state folder: the rollout with its secret, and counts of restarts.
 
-Driven by controlplane.rollout_driver: read once at the start, written whole or not at all, in a thread of its own. Knows where
-the file lies, what it says and how it is written. Never decides what is in force, and never overwrites what it cannot read.
+Driven by controlplane.rollout_driver and controlplane.supervisor, a file each: read once at the start, written whole or not at
+all, in a thread of its own. Knows where the files lie, what they say and how they are written. Never decides what is in force,
+and never overwrites what it cannot read.
 """
 
 import asyncio
@@ -15,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from understudy.core.color import Color
+from understudy.core.restart import Kept
 from understudy.core.rollout import Rollout
 
 STATE_BYTES_MAX: Final = 64 * 1024
@@ -28,7 +30,11 @@ KEEP_S_MAX: Final = 5.0
 SECRET_BYTES: Final = 32
 CORRUPT: Final = ".corrupt"
 
+ROLLOUT: Final = "rollout"
+RESTARTS: Final = "restarts"
+
 _VERSION: Final = 1
+_What = TypeVar("_What")
 _SECRET = re.compile(rf"[0-9a-f]{{{2 * SECRET_BYTES}}}")
 _NO_FOLDER: Final = "there is no state folder: none of STATE_DIRECTORY, XDG_STATE_HOME and HOME is set, or no file was given"
 # FUSE and some network file systems cannot sync a folder, and need not.
@@ -57,15 +63,20 @@ class _Content(msgspec.Struct):
     cookie_secret: str
 
 
-def state_path(env: Mapping[str, str], source: Path | None) -> Path | None:
-    """Return where the daemon that runs by the file `source` keeps its state; None where there is no place for it.
+class _Restarts(msgspec.Struct):
+    version: int
+    restarts: dict[str, Kept]
+
+
+def state_path(env: Mapping[str, str], source: Path | None, what: str = ROLLOUT) -> Path | None:
+    """Return where the daemon that runs by the file `source` keeps `what`; None where there is no place for it.
 
     The folder is systemd's STATE_DIRECTORY (the first of those in it, systemd.exec(5)), else understudy in XDG_STATE_HOME, else
     in ~/.local/state (XDG Base Directory Specification: a relative path is ignored). The name tells several on one machine apart.
     """
     if source is None:
         return None
-    name = f"rollout-{hashlib.sha256(os.fsencode(source.absolute())).hexdigest()[:12]}.json"
+    name = f"{what}-{hashlib.sha256(os.fsencode(source.absolute())).hexdigest()[:12]}.json"
     candidates = (
         (env.get("STATE_DIRECTORY", "").partition(":")[0],),
         (env.get("XDG_STATE_HOME", ""), "understudy"),
@@ -76,19 +87,12 @@ def state_path(env: Mapping[str, str], source: Path | None) -> Path | None:
 
 def encode_state(state: State) -> bytes:
     """Return the file's content: JSON that a person can read."""
-    content = msgspec.json.encode(_Content(_VERSION, state.rollout, state.cookie_secret))
-    return msgspec.json.format(content, indent=2) + b"\n"
+    return _encode(_Content(_VERSION, state.rollout, state.cookie_secret))
 
 
 def decode_state(content: bytes) -> State:
     """Return what the file says. Raises `StateUnreadableError`."""
-    try:
-        version = msgspec.json.decode(content, type=_Version).version
-        if version != _VERSION:
-            raise StateUnreadableError(f"found version {version}; want {_VERSION}: another understudy has written it")
-        kept = msgspec.json.decode(content, type=_Content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise StateUnreadableError(f"found what is no state: {error}") from error
+    kept = _decode(content, _Content)
     rollout = kept.rollout
     shares = (*rollout.shares, *rollout.file_shares)
     if (
@@ -100,6 +104,30 @@ def decode_state(content: bytes) -> State:
     if not _SECRET.fullmatch(kept.cookie_secret):
         raise StateUnreadableError(f"found a cookie_secret that is not {SECRET_BYTES} bytes as hex")
     return State(rollout, kept.cookie_secret)
+
+
+def encode_restarts(restarts: Mapping[str, Kept]) -> bytes:
+    """Return the content of the file that counts restarts, by the backends' names: JSON that a person can read."""
+    return _encode(_Restarts(_VERSION, dict(restarts)))
+
+
+def decode_restarts(content: bytes) -> Mapping[str, Kept]:
+    """Return what that file says. Raises `StateUnreadableError`."""
+    return _decode(content, _Restarts).restarts
+
+
+def _encode(content: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def _decode(content: bytes, shape: type[_What]) -> _What:
+    try:
+        version = msgspec.json.decode(content, type=_Version).version
+        if version != _VERSION:
+            raise StateUnreadableError(f"found version {version}; want {_VERSION}: another understudy has written it")
+        return msgspec.json.decode(content, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise StateUnreadableError(f"found what is no state: {error}") from error
 
 
 class StateFile:
@@ -165,16 +193,25 @@ class StateFile:
             self.path.rename(f"{self.path}{CORRUPT}")
 
 
-class StateKeeper:
+class FileKeeper(Generic[_What]):
     """Reads what was kept, and keeps one state after the other: of several that wait only the newest, so that the last word wins.
 
-    `tell` is called on the loop with "state.unreadable" or "state.not_kept", the `file` and the `reason`. A process that ends
-    waits for the write that is under way.
+    `tell` is called on the loop with "state.unreadable" or "state.not_kept", the `file` and the `reason`. `decode` may raise
+    `StateUnreadableError`. A process that ends waits for the write that is under way.
     """
 
-    def __init__(self, file: StateFile, tell: Callable[[str, dict[str, object]], None]) -> None:
+    def __init__(
+        self,
+        file: StateFile,
+        tell: Callable[[str, dict[str, object]], None],
+        *,
+        encode: Callable[[_What], bytes],
+        decode: Callable[[bytes], _What],
+    ) -> None:
         self._file = file
         self._tell = tell
+        self._encode = encode
+        self._decode = decode
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._why_never = "" if file.path is not None else _NO_FOLDER
         # Set on the loop.
@@ -190,11 +227,11 @@ class StateKeeper:
         """Whether the newest state is on the disk."""
         return bool(self._newest) and self._newest == self._written
 
-    def read(self) -> State | None:
+    def read(self) -> _What | None:
         """Return what was kept, None: nothing. What cannot be read is told and put aside, and never overwritten."""
         try:
             content = self._file.read()
-            state = decode_state(content) if content is not None else None
+            state = self._decode(content) if content is not None else None
         except (OSError, StateUnreadableError) as error:
             try:
                 self._file.set_aside()
@@ -204,17 +241,17 @@ class StateKeeper:
             self._tell("state.unreadable", {"file": self._name, "reason": reason})
             return None
         if state is not None:
-            self._newest = self._written = encode_state(state)
+            self._newest = self._written = self._encode(state)
         return state
 
-    def put_now(self, state: State) -> None:
+    def put_now(self, state: _What) -> None:
         """Write before this returns: for the start, when the loop has nothing else to do."""
-        self._newest = encode_state(state)
+        self._newest = self._encode(state)
         self._tell_loss(self._why_never or self._write_newest())
 
-    def put(self, state: State) -> None:
+    def put(self, state: _What) -> None:
         """Begin to write. To be called on the loop."""
-        self._newest = encode_state(state)
+        self._newest = self._encode(state)
         if self._why_never:
             self._tell_loss(self._why_never)
             return
@@ -271,6 +308,20 @@ class StateKeeper:
     def _tell_loss(self, why: str) -> None:
         if why:
             self._tell("state.not_kept", {"file": self._name, "reason": why})
+
+
+class StateKeeper(FileKeeper[State]):
+    """Keeps the rollout and its secret."""
+
+    def __init__(self, file: StateFile, tell: Callable[[str, dict[str, object]], None]) -> None:
+        super().__init__(file, tell, encode=encode_state, decode=decode_state)
+
+
+class RestartsKeeper(FileKeeper[Mapping[str, Kept]]):
+    """Keeps the counts of restarts."""
+
+    def __init__(self, file: StateFile, tell: Callable[[str, dict[str, object]], None]) -> None:
+        super().__init__(file, tell, encode=encode_restarts, decode=decode_restarts)
 
 
 def _make(folder: Path) -> None:

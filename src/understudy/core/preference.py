@@ -35,7 +35,10 @@ def prefer(balance: Balance, ready: Sequence[Counted], session: str, now_s: floa
     # These two follow load and speed, which a backend that fails at once seems to have the best of.
     trusted = [one for one in ready if one[1].suspect_until_s <= now_s] or ready
     if balance is Balance.FASTEST:
-        return min(trusted, key=lambda one: (_expected_ttft_s(one[1], now_s), one[1].in_flight / one[0].weight))
+        return min(
+            trusted,
+            key=lambda one: (_expected_ttft_s(one[1], now_s), (one[1].in_flight + one[1].queued_elsewhere) / one[0].weight),
+        )
     return _least_in_flight(trusted)
 
 
@@ -54,17 +57,31 @@ def _next_turn(ready: Sequence[Counted]) -> Counted:
 
 
 def _least_in_flight(ready: Sequence[Counted]) -> Counted:
-    """Return the least in flight for its weight; equals take turns, or a quiet pool would use its first backend only."""
-    least = min(counts.in_flight / candidate.weight for candidate, counts in ready)
-    equals = [one for one in ready if one[1].in_flight / one[0].weight == least]
+    """Return the least in flight for its weight, what goes past us included as far as the backends tell.
+
+    Equals take turns, or a quiet pool would use its first backend only.
+    """
+    least = inf
+    equals: list[Counted] = []
+    for one in ready:
+        candidate, counts = one
+        load = (counts.in_flight + counts.queued_elsewhere) / candidate.weight
+        if load < least:
+            least, equals = load, [one]
+        elif load == least:
+            equals.append(one)
     return equals[0] if len(equals) == 1 else _next_turn(equals)
 
 
 def _expected_ttft_s(counts: BackendTally, now_s: float) -> float:
-    """Return the time to first content to reckon with; an unmeasured backend is tried, by one exchange at a time."""
+    """Return the time to first content to reckon with; an unmeasured backend is tried, by one exchange at a time.
+
+    Each request that waits in the engine comes first and takes about as long once more.
+    """
     if counts.ttft_ewma_s is None:
         return inf if counts.in_flight else 0.0
-    return counts.ttft_ewma_s * power(0.5, (now_s - counts.ttft_measured_at_s) / _TTFT_HALF_LIFE_S)
+    decay = power(0.5, (now_s - counts.ttft_measured_at_s) / _TTFT_HALF_LIFE_S)
+    return counts.ttft_ewma_s * decay * (1 + counts.queued)
 
 
 def _rendezvous(candidate: Candidate, session: str) -> float:

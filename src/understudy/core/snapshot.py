@@ -216,7 +216,7 @@ class Backend:
     restart: RestartRules | None = None
     warm: WarmRules = NO_WARMTH
     wake: WakeRules = NO_WAKING
-    metrics_url: str = ""
+    metrics_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """This process's own live counts per backend: what is in flight, what failed, who is ejected or resting.
 
-Written by dataplane.relayed and observations through `Tally`, read by core.balancer, core.status and telemetry. Created once and
-kept through reloads. Pure: the caller passes now_s (seconds, loop time). Never probes and never decides a condition
-(core.health): traffic and probes are separate evidence, and only live success or time ends an ejection.
+Written by dataplane.relayed and observations and controlplane.figures_reader through `Tally`, read by core.balancer, core.status
+and telemetry. Created once and kept through reloads. Pure: the caller passes now_s (seconds, loop time). Never probes and never
+decides a condition (core.health): traffic and probes are separate evidence, and only live success or time ends an ejection.
 """
 
 from collections import deque
@@ -29,7 +29,8 @@ class BackendTally:
     `ejected_until_s` is 0.0 while in service and stays set after that time until a success: half-open. `suspect_until_s` is
     how long a failure keeps balances from preferring the backend. `turn` and `warm_credit` are the balancer's: the place in
     the round robin, and what a warming backend has saved towards its next one. `ttft_ewma_s` is None until first measured,
-    `pace` holds the same times by the prompt's size, some of them: the last at `paced_at_s`.
+    `pace` holds the same times by the prompt's size, some of them: the last at `paced_at_s`. `queued_elsewhere` are the requests
+    that the backend itself told of and that are not ours, `queued` those of all that wait in it; both 0 while it tells nothing.
     """
 
     __slots__ = (
@@ -44,6 +45,8 @@ class BackendTally:
         "last_success_at_s",
         "pace",
         "paced_at_s",
+        "queued",
+        "queued_elsewhere",
         "rest_until_s",
         "suspect_until_s",
         "trial_held",
@@ -74,6 +77,8 @@ class BackendTally:
         self.pace = Pace()
         self.paced_at_s = 0.0
         self.evidence = Evidence()
+        self.queued_elsewhere = 0
+        self.queued = 0
         self.turn = 0
         self.warm_credit = 0.0
 
@@ -189,3 +194,19 @@ class Tally:
         """Prefer other backends until `until_s`, without blame: for failures that are fast and nobody's fault."""
         one = self.of(name)
         one.suspect_until_s = max(one.suspect_until_s, until_s)
+
+    def learn_load(self, name: str, load: int, queued: int, in_flight: int) -> None:
+        """Take what a backend told of its own load: all requests there, and how many of them wait.
+
+        `in_flight` is how many were ours when it was asked. The more of then and now counts as ours, or those that come or go
+        meanwhile would look like others'. Kept is the others' part alone, so that it stays right while ours change.
+        """
+        one = self.of(name)
+        one.queued_elsewhere = max(0, load - max(in_flight, one.in_flight))
+        one.queued = queued
+
+    def forget_load(self, name: str) -> None:
+        """Forget what a backend told of its own load: it is too old."""
+        one = self._by_name.get(name)
+        if one is not None:
+            one.queued_elsewhere = one.queued = 0

@@ -13,6 +13,7 @@ from understudy.telemetry.session_counts import CacheMoment, SessionMoment
 
 if TYPE_CHECKING:
     from understudy.daemon.wiring import Daemon
+    from understudy.telemetry.objective_counts import ObjectiveMoment
 
 
 def status_of(daemon: "Daemon") -> dict[str, Any]:
@@ -33,7 +34,9 @@ def status_of(daemon: "Daemon") -> dict[str, Any]:
         "connections": len(daemon.relay.clients.connections),
         "reload": None if last is None else {"at": daemon.last_reload_at, **last.facts()},
         "rollout": daemon.rollout.status() if daemon.rollout is not None else None,
-        "backends": backends_status(snapshot, daemon.tally, now_s),
+        "alerts": daemon.upkeep.alerts.status() if daemon.upkeep.alerts is not None else None,
+        "objectives": daemon.upkeep.objectives.status() if daemon.upkeep.objectives is not None else None,
+        "backends": [one | daemon.upkeep.status_of(str(one["name"])) for one in backends_status(snapshot, daemon.tally, now_s)],
     }
 
 
@@ -60,9 +63,19 @@ def metrics_of(daemon: "Daemon") -> bytes:
         log_lines_dropped=daemon.log.dropped_total,
         sessions=_sessions(daemon),
         cache=CacheMoment(len(relay.answers), relay.answers.kept_bytes) if relay.answers.is_on else None,
+        objectives=_objectives(daemon),
         shadows=daemon.colors.shadows.counts if daemon.colors.shadows is not None else None,
     )
     return daemon.metrics_kept.render(moment)
+
+
+def _objectives(daemon: "Daemon") -> "ObjectiveMoment | None":
+    watch, reader = daemon.upkeep.objectives, daemon.upkeep.figures
+    if watch is None or reader is None:
+        return None
+    from understudy.telemetry.objective_counts import ObjectiveMoment
+
+    return ObjectiveMoment(watch.standings, {name: reading.figures for name, reading in reader.readings().items()})
 
 
 def _sessions(daemon: "Daemon") -> SessionMoment | None:

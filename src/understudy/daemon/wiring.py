@@ -18,6 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from understudy import __version__
+from understudy.admin.alerts_api import AlertOperator
 from understudy.admin.api import Operator, make_app
 from understudy.admin.feed import EventFeed, Subscription
 from understudy.admin.guard import Guard
@@ -36,6 +37,7 @@ from understudy.core.snapshot import Condition, Duty, Published, RoutingSnapshot
 from understudy.core.tally import Tally
 from understudy.daemon import view
 from understudy.daemon.colors import Colors
+from understudy.daemon.upkeep import Upkeep
 from understudy.dataplane.listener import Listener, address_of, raise_descriptor_limit
 from understudy.dataplane.pool import IDLE_MAX, Pool
 from understudy.dataplane.relay import Relay
@@ -84,11 +86,13 @@ class Daemon(Operator):
         self.pool = Pool(self.resolver, min(IDLE_MAX, clients_max // 4) if clients_max else IDLE_MAX)
         dice = Random().random  # noqa: S311  # jitter is no secret
         resolve = self.resolver.resolve
-        self.prober = Prober(self.published, self.publisher, self.clock, dice, resolve, evidence=self.tally.evidence_of)
+        self.upkeep = Upkeep(self, env)
+        self.prober = Prober(self.published, self.upkeep, self.clock, dice, resolve, evidence=self.tally.evidence_of)
         self.relay = Relay(self.published, self.tally, self.pool, self, id_prefix=secrets.token_hex(4), clock=self.clock)
         self.relay.clients.own_max = clients_max
         self.keeper = self.sessions = self._set_up_sessions(settings)
         self.rollout: RolloutOperator | None = None
+        self.alerts: AlertOperator | None = None
         self.colors = Colors(self, env)
         self.reloader = Reloader(source, env, settings, self._offer, self.tell, overrides=overrides)
         self.listener: Listener | None = None
@@ -123,12 +127,14 @@ class Daemon(Operator):
         if self.keeper is not None:
             with _told_as_os_error():
                 await self.keeper.open()
+        self.upkeep.begin(settings)
         self.log.tell("config.loaded", file=str(self.source) if self.source else None, backends=len(settings.backends))
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self.prober.run(), name="prober"),
                 tasks.create_task(self.reloader.watch(), name="reloader"),
                 tasks.create_task(self._tick(), name="tick"),
+                tasks.create_task(self.upkeep.run(), name="upkeep"),
             ]
             if self.keeper is not None:
                 background.append(tasks.create_task(self.keeper.run(), name="sessions"))
@@ -157,6 +163,7 @@ class Daemon(Operator):
             self.relay.end_running()
             await self.relay.turns.close()
             await self.keeper.close()
+        await self.upkeep.close()
         await self.colors.close()
         self.relay.stop()
         self.ledger.flush()
@@ -179,6 +186,7 @@ class Daemon(Operator):
             await asyncio.sleep(TICK_S)
             self.publisher.tick()
             self.colors.tick()
+            self.upkeep.tick()
 
     async def _drain(self) -> None:
         """Refuse new connections, let running exchanges finish within the bound."""
@@ -238,6 +246,7 @@ class Daemon(Operator):
         if self.colors.shadows is not None:
             self.colors.shadows.counts.retain(names)
         self.prober.on_plan_change()
+        self.upkeep.on_reload(settings)
         return None
 
     def _reload(self, trigger: str) -> ReloadResult:
@@ -260,6 +269,7 @@ class Daemon(Operator):
         slow_s = self._settings.log.slow
         for record in records:
             record.is_slow = 0.0 < slow_s < record.duration_s
+            self.upkeep.on_exchange(record)
             self.metrics_kept.on_exchange(record)
             self.log.exchange_line(record)
             self.feed.tell_exchange(record)
@@ -273,6 +283,7 @@ class Daemon(Operator):
             self.last_reload_at = time.time()
         self.log.tell(event, **fields)
         self.feed.tell(event, fields)
+        self.upkeep.on_event(event, fields)
 
     def report(self, error: BaseException, request_id: str) -> None:
         """Hear from the relay that our own code raised."""
@@ -303,6 +314,10 @@ class Daemon(Operator):
         if is_known and duty is Duty.READY:
             self.prober.probe_soon(name)
         return is_known
+
+    async def restart_backend(self, name: str) -> str | None:
+        """Take an operator's word to restart a backend; see Upkeep.restart."""
+        return await self.upkeep.restart(name)
 
     def subscribe(self) -> Subscription | None:
         """Begin to listen to events; None when too many do."""

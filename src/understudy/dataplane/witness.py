@@ -11,13 +11,12 @@ from understudy.core.color import COLORS, Color
 from understudy.core.comparison import Comparison
 from understudy.dataplane.attempt import RunningAttempt
 from understudy.dataplane.coloring import Colored
+from understudy.dataplane.speed import READ_INTERVAL_S, characters_a_second
 from understudy.errors import MEANING, FailureKind, Side
 
 if TYPE_CHECKING:
     from understudy.dataplane.relayed import RelayedExchange
 
-# Of many answers a few a second are read for their speed: it takes about 0.3 ms for 250 tokens.
-READ_INTERVAL_S = 0.05
 # Who leaves later than this without a word was waiting for one.
 WAITED_S_MIN = 1.0
 # These say nothing of an answer's quality: it was not needed, or the connection had been closed before.
@@ -68,9 +67,7 @@ class Witness:
 
     def _speed(self, attempt: RunningAttempt, color: Color, now_s: float) -> float:
         """Return characters a second after the first content, 0.0 where it is not measured."""
-        resumer, elapsed_s = attempt.exchange.resumer, now_s - attempt.content_at_s
-        if resumer is None or elapsed_s <= 0 or now_s < self._read_at_s.get(color, 0.0) + READ_INTERVAL_S:
+        if now_s < self._read_at_s.get(color, 0.0) + READ_INTERVAL_S:
             return 0.0
         self._read_at_s[color] = now_s
-        transcript = resumer.received.transcript()
-        return transcript.size_characters / elapsed_s if transcript is not None and not transcript.is_unreadable else 0.0
+        return characters_a_second(attempt, now_s)

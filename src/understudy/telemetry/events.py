@@ -53,6 +53,28 @@ class Event(StrEnum):
     SHADOW_FINISHED = "shadow.finished"
     STATE_UNREADABLE = "state.unreadable"
     STATE_NOT_KEPT = "state.not_kept"
+    BACKEND_FAILED_GENERATION = "backend.failed_generation"
+    BACKEND_WAS_DEGRADED = "backend.was_degraded"
+    BACKEND_RECOVERED_PACE = "backend.recovered_pace"
+    BACKEND_WARMED = "backend.warmed"
+    BACKEND_NOT_WARMED = "backend.not_warmed"
+    BACKEND_WAS_WOKEN = "backend.was_woken"
+    BACKEND_NOT_WOKEN = "backend.not_woken"
+    BACKEND_LOST_FIGURES = "backend.lost_figures"
+    BACKEND_REGAINED_FIGURES = "backend.regained_figures"
+    RESTART_STARTED = "restart.started"
+    RESTART_SUCCEEDED = "restart.succeeded"
+    RESTART_FAILED = "restart.failed"
+    RESTART_GAVE_UP = "restart.gave_up"
+    RESTART_RECOVERED = "restart.recovered"
+    RESTART_REFUSED = "restart.refused"
+    CHILD_STARTED = "child.started"
+    CHILD_SAID = "child.said"
+    CHILD_ENDED = "child.ended"
+    SLO_WAS_BROKEN = "slo.was_broken"
+    SLO_WAS_RESTORED = "slo.was_restored"
+    ALERT_DELIVERED = "alert.delivered"
+    ALERT_FAILED = "alert.failed"
     CONNECTION_LIMIT_REACHED = "connection.limit_reached"
     LIBRARY_COMPLAINED = "library.complained"
     LOG_DROPPED = "log.dropped"
@@ -94,6 +116,28 @@ EVENTS = MappingProxyType(
         Event.SHADOW_FINISHED: Level.DEBUG,
         Event.STATE_UNREADABLE: Level.WARNING,
         Event.STATE_NOT_KEPT: Level.WARNING,
+        Event.BACKEND_FAILED_GENERATION: Level.WARNING,
+        Event.BACKEND_WAS_DEGRADED: Level.WARNING,
+        Event.BACKEND_RECOVERED_PACE: Level.INFO,
+        Event.BACKEND_WARMED: Level.INFO,
+        Event.BACKEND_NOT_WARMED: Level.WARNING,
+        Event.BACKEND_WAS_WOKEN: Level.INFO,
+        Event.BACKEND_NOT_WOKEN: Level.WARNING,
+        Event.BACKEND_LOST_FIGURES: Level.WARNING,
+        Event.BACKEND_REGAINED_FIGURES: Level.INFO,
+        Event.RESTART_STARTED: Level.WARNING,
+        Event.RESTART_SUCCEEDED: Level.INFO,
+        Event.RESTART_FAILED: Level.WARNING,
+        Event.RESTART_GAVE_UP: Level.ERROR,
+        Event.RESTART_RECOVERED: Level.INFO,
+        Event.RESTART_REFUSED: Level.WARNING,
+        Event.CHILD_STARTED: Level.INFO,
+        Event.CHILD_SAID: Level.INFO,
+        Event.CHILD_ENDED: Level.WARNING,
+        Event.SLO_WAS_BROKEN: Level.ERROR,
+        Event.SLO_WAS_RESTORED: Level.INFO,
+        Event.ALERT_DELIVERED: Level.DEBUG,
+        Event.ALERT_FAILED: Level.WARNING,
         Event.CONNECTION_LIMIT_REACHED: Level.WARNING,
         Event.LIBRARY_COMPLAINED: Level.WARNING,
         Event.LOG_DROPPED: Level.WARNING,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
     from prometheus_client.registry import CollectorRegistry
 
+    from understudy.telemetry.objective_counts import ObjectiveMoment
     from understudy.telemetry.shadow_counts import ShadowCounts
 
 _NO_BACKEND = "none"
@@ -43,6 +44,7 @@ class Moment:
     sessions: SessionMoment | None = None
     cache: CacheMoment | None = None
     shadows: "ShadowCounts | None" = None
+    objectives: "ObjectiveMoment | None" = None
 
 
 class Metrics:
@@ -184,6 +186,8 @@ class Metrics:
             yield from self.sessions.collect(self._moment.sessions, self._moment.cache)
             if self._moment.snapshot.plan.rollout.is_on:
                 yield from self.colors.collect(self._moment.snapshot.rollout)
+            if self._moment.objectives is not None:
+                yield from self._moment.objectives.collect()
             if self._moment.shadows is not None:
                 yield from self._moment.shadows.collect()
 

@@ -72,6 +72,20 @@ async def test_metrics_are_prometheus_text() -> None:
         assert await response.read() == b"understudy_waiting 0.0\n"
 
 
+async def test_a_restart_is_asked_for_and_may_be_refused() -> None:
+    operator = StageOperator()
+    async with asking(operator) as client:
+        assert await fetch(client, "/api/backends/pi/restart", "POST") == (200, {"name": "pi", "restarting": True})
+        assert operator.restarted == ["pi"]
+        operator.restart_refusal = "it is being restarted already"
+        status, answer = await fetch(client, "/api/backends/pi/restart", "POST")
+        assert (status, answer["error"]) == (
+            409,
+            {"code": "restart_refused", "message": "it is being restarted already"},
+        )
+        assert (await fetch(client, "/api/backends/gpu9/restart", "POST"))[0] == 404
+
+
 @pytest.mark.parametrize(("verb", "duty"), [("drain", "draining"), ("ready", "ready"), ("maintenance", "maintenance")])
 async def test_a_duty_is_set(verb: str, duty: str) -> None:
     operator = StageOperator()

@@ -208,6 +208,33 @@ def test_a_file_without_colors_says_nothing_of_them() -> None:
     assert "note: no backend has a color and no color has a prompt" in meaning(bare + "rollout: {preview: true}\n")
 
 
+def test_how_backends_are_kept_is_told_where_it_belongs() -> None:
+    told = meaning("""
+backends:
+  - name: a
+    url: http://gpu1
+    restart: {run: [/usr/bin/llama-server, hunter2], env: {KEY: hunter2}}
+    health: {generate: 10m}
+slo: {errors: 0.1%, gpu_busy: 70%}
+alerts: [{url: 'dingtalk://hunter2/', language: zh}, {url: ''}]
+""")
+    lines = told.splitlines()
+    backend = next(number for number, line in enumerate(lines) if line.startswith("  a: "))
+    assert lines[backend + 1].startswith(
+        "    is restarted as a child of the daemon, llama-server with 1 argument, after 6 failed pr"
+    )
+    for words in (
+        "as long; one token is generated after 10m without an answer to a client.",
+        "Promised, over 5m: at most 0.1% of the exchanges fail",
+        "Alerts by dingtalk, in Chinese: everything",
+        "note: a runs as a child of the daemon, but its url is not on loopback",
+        "note: alerts[1].url is empty, so this channel is left out",
+        "note: slo.gpu_busy is never known, because no backend has a metrics_url",
+    ):
+        assert words in told
+    assert "hunter2" not in told
+
+
 async def test_what_the_probes_found_is_told_in_the_files_order() -> None:
     plan = compile_plan(load_text(FULL, {}))
     findings = {

@@ -12,9 +12,9 @@ from understudy.cli import status as status_module
 from understudy.cli.main import main
 
 COMMANDS = [
-    *("serve", "check", "demo", "status", "reload", "drain", "ready", "maintenance"),
+    *("serve", "check", "demo", "status", "reload", "restart", "drain", "ready", "maintenance"),
     *("switch", "rollback", "canary"),
-    *("compare", "sessions", "schema"),
+    *("compare", "sessions", "alert", "schema"),
 ]
 
 

@@ -56,3 +56,16 @@ def test_a_name_is_asked_for() -> None:
     with pytest.raises(SystemExit) as left:
         main(["drain"])
     assert left.value.code == 2
+
+
+def test_a_restart_begins_or_says_why_not(capsys: pytest.CaptureFixture[str]) -> None:
+    operator = StageOperator()
+    with open_admin_port(operator) as url:
+        assert main(["restart", "pi", "--admin", url]) == 0
+        assert operator.restarted == ["pi"]
+        assert capsys.readouterr().out == "pi is being restarted; understudy status says how it goes\n"
+        operator.restart_refusal = "the file has no restart for pi"
+        assert main(["restart", "pi", "--admin", url]) == 1
+        assert capsys.readouterr().err == "understudy: the file has no restart for pi\n"
+        assert main(["restart", "nobody", "--admin", url]) == 1
+    assert operator.restarted == ["pi"]

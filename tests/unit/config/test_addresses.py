@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.config.addresses import ListenAddress, read_listen, read_url, write_url
+from understudy.config.addresses import ListenAddress, read_full_url, read_listen, read_url, write_origin, write_url
 from understudy.config.quantities import Unreadable
 from understudy.core.snapshot import Address
 
@@ -82,9 +82,35 @@ def test_a_url_with_a_password_is_refused_without_showing_it() -> None:
 
 @given(st.text())
 def test_any_text_is_an_address_or_unreadable(text: str) -> None:
-    for read in (read_listen, read_url):
+    for read in (read_listen, read_url, read_full_url):
         for candidate in (text, f"http://{text}", f"http://a/{text}", f"[{text}]:1", f"unix:/{text}"):
             try:
                 read(candidate)
             except Unreadable:
                 continue
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("http://gpu1:9400/metrics", "http://gpu1:9400"),
+        ("https://me:hunter2@hooks.example.org/hunter2?token=hunter2", "https://hooks.example.org"),
+        ("http://[::1]:1", "http://[::1]:1"),
+        ("http://a//b/../c;d?e=f&g[]=h", "http://a"),
+    ],
+)
+def test_a_full_url_is_kept_as_written_and_shown_as_its_origin(text: str, origin: str) -> None:
+    assert read_full_url(text) == text
+    assert write_origin(text) == origin
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["gpu1:9400", "ftp://a", "http://", "http://a b", "http://a\\b", "http://a#b", "http://a:0", "http://a:", "http://a:99999",
+     "http://-a", "http://[::1", "http://a/" + "b" * 4096, "http://ä", "", None, 1],
+)  # fmt: skip
+def test_what_is_no_full_url_is_refused(text: object) -> None:
+    with pytest.raises(Unreadable) as refused:
+        read_full_url(text)
+    assert refused.value.want.startswith("a URL such as http://gpu1:9400/metrics")
+    assert refused.value.found == ""

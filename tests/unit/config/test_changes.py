@@ -137,3 +137,51 @@ def test_a_default_that_goes_is_told_and_one_that_was_text_is_not_shown() -> Non
 
 def test_nothing_needs_a_restart_when_nothing_of_it_changed() -> None:
     assert keep_until_restart(file(B), file(A + "}\n")) == (file(B), ())
+
+
+def test_how_backends_are_kept_changes_at_once_and_what_may_hold_a_secret_is_not_shown() -> None:
+    running = file(A + "}\n")
+    new = file(
+        A + ", warm: [m, n], warm_idle: always, wake: 'AA-BB-CC-DD-EE-FF', metrics_url: 'http://:hunter2@b',"
+        " restart: {run: [hunter2], env: {TOKEN: hunter2}, folder: /srv, max: 3 per 10m, degraded: yes},"
+        " health: {generate: 10m}}\n",
+        rest="health: {generate: suspicious}\nslo: {errors: 0.1%, p99_first_content: 1s, gpu_busy: 70%}\n",
+    )
+    kept, needs_restart = keep_until_restart(new, running)
+    assert (kept, needs_restart) == (new, ())
+    assert changes(running, new) == [
+        "backends.a.restart.run: changed",
+        "backends.a.restart.folder: '' -> /srv",
+        "backends.a.restart.max: 5 per 1h -> 3 per 10m",
+        "backends.a.restart.degraded: false -> true",
+        "backends.a.warm: [] -> m, n",
+        "backends.a.warm_idle: 30m -> always",
+        "backends.a.wake.mac: '' -> aa:bb:cc:dd:ee:ff",
+        "backends.a.metrics_url: changed",
+        "backends.a.restart.env.TOKEN: changed",
+        "backends.a.health.generate: not set -> 10m",
+        "health.generate: off -> suspicious",
+        "slo.errors: off -> 0.1%",
+        "slo.p99_first_content: off -> 1s",
+        "slo.gpu_busy: off -> 70%",
+    ]
+
+
+def test_a_command_that_only_looks_the_same_is_a_change() -> None:
+    """What is not told as changed is not put in force either."""
+    one, two = (file(A + f", restart: {{command: {argv}}}}}\n") for argv in ("['a, b']", "[a, b]"))
+    assert changes(one, two) == ["backends.a.restart.command: changed"]
+    posted = (file(A + f", restart: {{http: 'http://h?{key}'}}}}\n") for key in ("hunter1", "hunter2"))
+    assert changes(*posted) == ["backends.a.restart.http: changed"]
+
+
+def test_channels_come_go_and_change_by_their_place() -> None:
+    one = file(B, rest="alerts: [{url: 'json://hunter1'}]\n")
+    two = file(B, rest="alerts: [{url: 'json://hunter2', events: [slo.broken, pool.empty], quiet: 22:00-07:00}, {url: ''}]\n")
+    assert changes(one, two) == [
+        "alerts[0].url: changed",
+        "alerts[0].events: [] -> slo.broken, pool.empty",
+        "alerts[0].quiet: off -> 22:00-07:00",
+        "alerts[1]: added",
+    ]
+    assert changes(two, file(B)) == ["alerts[0]: removed", "alerts[1]: removed"]

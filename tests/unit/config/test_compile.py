@@ -1,4 +1,6 @@
-from understudy.config.compile import compile_plan
+import pytest
+
+from understudy.config.compile import alert_channels, compile_plan
 from understudy.config.load import load_text
 from understudy.core.color import Color, GuardRules, Prompt, RolloutRules, Stick, SystemPlace
 from understudy.core.snapshot import (
@@ -17,6 +19,19 @@ from understudy.core.snapshot import (
     RoutingPlan,
     SessionRules,
     Timeouts,
+)
+from understudy.core.upkeep import (
+    NO_GENERATION,
+    AlertChannel,
+    GenerateRules,
+    GenerateWhen,
+    Language,
+    RestartKind,
+    RestartRules,
+    Severity,
+    Slo,
+    WakeRules,
+    WarmRules,
 )
 
 
@@ -110,3 +125,76 @@ def test_a_prompt_of_a_color_turns_the_rollout_on_without_any_colored_backend() 
     bare = "backends: [{name: a, url: 'http://a', system: x}]\n"
     assert not compile_plan(load_text(bare, {})).rollout.is_on
     assert compile_plan(load_text(bare + "rollout: {green: {system: y}}\n", {})).rollout.is_on
+
+
+def test_how_backends_are_kept_reaches_its_place_in_the_plan() -> None:
+    text = """
+health: {generate: suspicious}
+slo: {errors: 1%, p99_first_content: 2, gpu_busy: 3%, window: 4}
+backends:
+  - {name: a, url: 'http://a', warm: [m, n], warm_idle: 1, metrics_url: 'http://a/metrics',
+     wake: {mac: AA-BB-CC-DD-EE-FF, address: 10.0.0.255, port: 7},
+     restart: {run: [r, -x], env: {A: 1, B: ''}, folder: /f, after: 1, drain: 2, grace: 3, timeout: 4, ready: 5, max: 6 per 7,
+               backoff: 8, degraded: yes}}
+  - {name: b, url: 'http://b', warm_idle: always, wake: {command: [w, x]}, health: {generate: 9}}
+"""
+    plan = compile_plan(load_text(text, {}))
+    first, second = plan.backends
+    assert first.restart == RestartRules(
+        kind=RestartKind.RUN,
+        argv=("r", "-x"),
+        env=(("A", "1"), ("B", "")),
+        folder="/f",
+        after=1,
+        drain_s=2.0,
+        grace_s=3.0,
+        timeout_s=4.0,
+        ready_s=5.0,
+        times_max=6,
+        window_s=7.0,
+        backoff_s=8.0,
+        is_degraded_enough=True,
+    )
+    assert first.warm == WarmRules(("m", "n"), 1.0)
+    assert first.wake == WakeRules("aa:bb:cc:dd:ee:ff", "10.0.0.255", 7)
+    assert first.metrics_url == "http://a/metrics"
+    assert first.health.generate == GenerateRules(GenerateWhen.SUSPICIOUS)
+    assert (second.restart, second.warm, second.wake) == (None, WarmRules((), 0.0), WakeRules(argv=("w", "x")))
+    assert second.health.generate == GenerateRules(GenerateWhen.EVERY, 9.0)
+    assert plan.slo == Slo(0.01, 2.0, 0.03, 4.0)
+
+
+def test_a_backend_may_turn_generating_off_for_itself() -> None:
+    text = "health: {generate: 1m}\nbackends: [{name: a, url: 'http://a', health: {generate: off}}]"
+    assert compile_plan(load_text(text, {})).backends[0].health.generate == NO_GENERATION
+
+
+@pytest.mark.parametrize(
+    ("restart", "rules"),
+    [
+        ("command: [a, b]", RestartRules(RestartKind.COMMAND, argv=("a", "b"))),
+        ("systemd: u.service", RestartRules(RestartKind.SYSTEMD, subject="u.service")),
+        ("docker: c", RestartRules(RestartKind.DOCKER, subject="c")),
+        ("http: 'http://h?k'", RestartRules(RestartKind.HTTP, subject="http://h?k")),
+        ("systemd: u, backoff: 1h", RestartRules(RestartKind.SYSTEMD, subject="u", backoff_s=3600.0, backoff_s_max=3600.0)),
+    ],
+)
+def test_each_means_of_a_restart_becomes_its_rules(restart: str, rules: RestartRules) -> None:
+    text = f"backends: [{{name: a, url: 'http://a', restart: {{{restart}}}}}]"
+    assert compile_plan(load_text(text, {})).backends[0].restart == rules
+
+
+def test_channels_keep_their_order_and_one_without_a_url_is_left_out() -> None:
+    text = """
+backends: [{name: a, url: 'http://a'}]
+alerts:
+  - {url: 'json://a', events: [slo.broken], language: zh, repeat: 1, quiet: 22:00-07:00, quiet_below: info}
+  - {url: '${U:-}'}
+  - {url: 'json://b'}
+"""
+    settings = load_text(text, {})
+    assert alert_channels(settings) == (
+        AlertChannel("json://a", ("slo.broken",), Language.CHINESE, 1.0, 22 * 60, 7 * 60, Severity.INFO),
+        AlertChannel("json://b"),
+    )
+    assert compile_plan(settings) == compile_plan(load_text("backends: [{name: a, url: 'http://a'}]", {}))

@@ -9,9 +9,11 @@ from understudy.config.quantities import (
     RATIO_MAX,
     SHARE_PATTERN,
     SIZE_BYTES_MAX,
+    Frequency,
     Unreadable,
     ratio_wanted,
     read_duration,
+    read_frequency,
     read_positive_duration,
     read_ratio,
     read_share,
@@ -19,6 +21,7 @@ from understudy.config.quantities import (
     read_switch,
     read_whole,
     write_duration,
+    write_frequency,
     write_ratio,
     write_share,
     write_size,
@@ -178,3 +181,26 @@ def test_a_size_may_have_another_least_value() -> None:
 
 def test_no_bytes_are_written_without_a_unit() -> None:
     assert write_size(0) == "0"
+
+
+@pytest.mark.parametrize(
+    ("text", "frequency", "again"),
+    [
+        ("5 per 1h", Frequency(5, 3600.0), "5 per 1h"),
+        ("1  per  90", Frequency(1, 90.0), "1 per 90s"),
+        ("9999 per 250ms", Frequency(9999, 0.25), "9999 per 250ms"),
+        (Frequency(3, 60.0), Frequency(3, 60.0), "3 per 60s"),
+    ],
+)
+def test_a_frequency_is_read_and_written_again(text: object, frequency: Frequency, again: str) -> None:
+    assert read_frequency(text) == frequency
+    assert write_frequency(frequency) == again
+    assert read_frequency(again) == frequency
+
+
+@pytest.mark.parametrize(
+    "text", ["5/h", "5", "0 per 1h", "5 per 0s", "per 1h", "5 per hour", "5per1h", "10000 per 1h", "", None, 5]
+)
+def test_what_is_no_frequency_is_refused(text: object) -> None:
+    with pytest.raises(Unreadable, match="such as 5"):
+        read_frequency(text)

@@ -9,6 +9,7 @@ from understudy.errors import ConfigError
 
 WANT_BACKENDS = "for example backends: - {name: pi, url: http://192.168.1.100:11434}"
 PI = "backends: [{name: pi, url: 'http://pi'}]\n"
+A_PI = "backends: [{name: pi, url: 'http://pi', "
 
 
 def mistakes_of(text: str, **env: str) -> list[str]:
@@ -72,6 +73,25 @@ def mistakes_of(text: str, **env: str) -> list[str]:
         (PI + "rollout: {green: {defaults: {a: off}}}\n", "f:2:33: rollout.green.defaults.a: found off; want true or false, or"),
         (PI + "rollout: {green: {defaults: {a: [1, .5]}}}\n", "f:2:37: rollout.green.defaults.a[1]: found .5; want a number su"),
         (PI + "log: {slow: x}\n", "f:2:13: log.slow: found x; want a duration"),
+        (PI + "health: {generate: now}\n", "f:2:20: health.generate: found now; want off, suspicious, or more than 0: a durat"),
+        (PI + "slo: {errors: 2}\n", "f:2:15: slo.errors: found 2; want a share from 0% to 100%, such as 20% or 0.2, or off"),
+        (PI + "slo: {p99_first_content: 0s}\n", "f:2:26: slo.p99_first_content: found 0s; want more than 0: a duration "),
+        (PI + "alerts: {url: x}\n", 'f:2:9: alerts: found keys and values; want a list, for example alerts: - {url: "json:/'),
+        (PI + "alerts: [{language: en}]\n", "f:2:10: alerts[0].url: found nothing; want this key, for example url: json://ho"),
+        (PI + "alerts: [{url: 'a://b', events: [slo.brok]}]\n", "f:2:34: alerts[0].events[0]: found slo.brok; want slo.broken"),
+        (PI + "alerts: [{url: 'a://b', quiet: 7-8}]\n", "f:2:32: alerts[0].quiet: found 7-8; want two different times of "),
+        (A_PI + "restart: {command: a b}}]", "f:1:60: backends[0].restart.command: found text; want a list, such as [systemctl,"),
+        (A_PI + "restart: {comand: [a]}}]", "f:1:51: backends[0].restart.comand: found an unknown key; want command"),
+        (A_PI + "restart: {run: [a, ~]}}]", "f:1:60: backends[0].restart.run[1]: found nothing; want text of at most 32KiB"),
+        (A_PI + "restart: {run: [a], env: {1A: b}}}]", "f:1:71: backends[0].restart.env.1A: found a name that no variable has"),
+        (A_PI + "restart: {systemd: a, max: 5/h}}]", "f:1:68: backends[0].restart.max: found 5/h; want how often in how lon"),
+        (A_PI + "restart: {after: 1}}]", "f:1:50: backends[0].restart: found none of its means; want exactly one of command, "),
+        (A_PI + "restart: {systemd: a, docker: b}}]", "f:1:71: backends[0].restart.docker: found docker beside systemd; want e"),
+        (A_PI + "restart: {systemd: a, folder: /b}}]", "f:1:71: backends[0].restart.folder: found folder without run; want ru"),
+        (A_PI + "wake: pi}]", "f:1:47: backends[0].wake: found pi; want a MAC address such as aa:bb:cc:dd:ee:ff"),
+        (A_PI + "wake: [a]}]", """f:1:47: backends[0].wake: found a list; want keys and values, for example wake: "aa:bb:cc"""),
+        (A_PI + "wake: {port: 7}}]", "f:1:54: backends[0].wake.port: found port without mac; want mac, or no port"),
+        (A_PI + "warm: a}]", "f:1:47: backends[0].warm: found a; want a list, for example warm: [qwen2.5]"),
         (PI + "listen: x\n", "f:2:9: listen: found x; want HOST:PORT"),
         ("backends: [{name: pi, url: 'http://pi', timeouts: {stal: 1}}]", "f:1:52: backends[0].timeouts.stal: found an un"),
         ("backends: [{name: pi, url: 'http://pi', models: {a.b: ''}}]", """f:1:55: backends[0].models["a.b"]: found ''"""),
@@ -192,6 +212,29 @@ def test_a_mistake_in_a_prompt_or_the_cookies_key_shows_nothing_of_it() -> None:
     ):
         (mistake,) = mistakes_of(PI + f"rollout: {{{line}}}\n", T="hunter2")
         assert "hunter2" not in mistake.partition(": found ")[2]
+
+
+def test_a_mistake_in_a_command_a_variable_or_a_hook_shows_nothing_of_it() -> None:
+    for line in (
+        "restart: hunter2",
+        "restart: {run: hunter2}",
+        "restart: {run: {a: hunter2}}",
+        'restart: {run: [a, "hunter2\\0"]}',
+        "restart: {run: [a], env: hunter2}",
+        'restart: {run: [a], env: {A: "hunter2\\0"}}',
+        "restart: {http: 'ftp://hunter2'}",
+        "metrics_url: 'hunter2'",
+        "metrics_url: '${T}'",
+    ):
+        (mistake,) = mistakes_of(f"{A_PI}{line}}}]\n", T="hunter2")
+        assert "hunter2" not in mistake
+
+
+def test_a_mistake_in_a_channel_shows_nothing_of_its_url() -> None:
+    for alerts in ("hunter2", "['json://hunter2']", "[{url: hunter2}]", "[{url: [hunter2]}]", "[{url: '${T}'}]"):
+        (mistake,) = mistakes_of(f"{PI}alerts: {alerts}\n", T="hunter2")
+        assert mistake.startswith("f:2:")
+        assert "hunter2" not in mistake
 
 
 def test_what_stands_in_defaults_is_typed_as_json_and_quotes_mean_text() -> None:

@@ -115,6 +115,41 @@ def test_fastest_forgives_one_slow_answer_in_time() -> None:
     assert name(Balance.FASTEST, ready, now_s=NOW_S + 120.0) == "gpu0"
 
 
+@given(weights, st.lists(st.integers(0, 8), min_size=6, max_size=6), st.lists(st.integers(0, 8), min_size=6, max_size=6))
+def test_least_in_flight_counts_what_goes_past_us(shares: list[int], in_flight: list[int], elsewhere: list[int]) -> None:
+    ready = equals(*shares)
+    for (_, counts), held, others in zip(ready, in_flight, elsewhere, strict=False):
+        counts.in_flight, counts.queued_elsewhere = held, others
+    load = [held + others for held, others in zip(in_flight, elsewhere, strict=True)]
+    picked = int(name(Balance.LEAST_IN_FLIGHT, ready).removeprefix("gpu"))
+    assert all(load[picked] * weight <= load[other] * shares[picked] for other, weight in enumerate(shares))
+
+
+def test_fastest_reckons_with_those_that_wait_in_the_engine() -> None:
+    ready = measured(0.1, 0.25)
+    ready[0][1].queued = 1
+    assert name(Balance.FASTEST, ready) == "gpu0"
+    ready[0][1].queued = 2
+    assert name(Balance.FASTEST, ready) == "gpu1"
+    ready[1][1].queued = 9
+    assert name(Balance.FASTEST, ready) == "gpu0"
+
+
+def test_fastest_prefers_the_less_loaded_of_equally_fast_ones() -> None:
+    ready = measured(0.1, 0.1)
+    ready[0][1].queued_elsewhere = 1
+    assert name(Balance.FASTEST, ready) == "gpu1"
+
+
+@pytest.mark.parametrize("balance", [Balance.ORDERED, Balance.SESSION, Balance.ROUND_ROBIN])
+def test_the_other_balances_do_not_follow_load(balance: Balance) -> None:
+    ready, loaded = equals(1, 1), equals(1, 1)
+    for _, counts in loaded:
+        counts.queued = counts.queued_elsewhere = 9
+    loaded[1][1].queued_elsewhere = 0
+    assert name(balance, ready, "conversation") == name(balance, loaded, "conversation")
+
+
 @pytest.mark.parametrize("balance", FOLLOWING_LOAD)
 @given(st.sets(st.integers(0, 3)))
 def test_suspect_is_preferred_only_when_all_are(balance: Balance, suspects: set[int]) -> None:

@@ -216,3 +216,37 @@ def test_another_address_begins_without_evidence_and_pace() -> None:
     tally.renew("pi")
     assert tally.evidence_of("pi").failed == 0
     assert tally.of("pi").pace.expected_s(4000) is None
+
+
+def test_what_a_backend_tells_of_its_load_is_kept_as_the_part_that_is_not_ours() -> None:
+    tally = Tally()
+    for _ in range(3):
+        tally.begin("pi", is_trial=False)
+    tally.learn_load("pi", load=8, queued=2, in_flight=1)
+    assert (tally.of("pi").queued_elsewhere, tally.of("pi").queued) == (5, 2)
+    tally.end("pi", is_trial=False)
+    assert tally.of("pi").queued_elsewhere == 5, "ours came and went, others' did not"
+
+
+def test_ours_that_ended_while_the_backend_was_asked_are_not_others() -> None:
+    tally = Tally()
+    tally.learn_load("pi", load=4, queued=0, in_flight=4)
+    assert tally.of("pi").queued_elsewhere == 0
+    tally.learn_load("pi", load=2, queued=0, in_flight=4)
+    assert tally.of("pi").queued_elsewhere == 0
+
+
+def test_load_that_is_too_old_is_forgotten_and_so_is_that_of_another_address() -> None:
+    tally = Tally()
+    tally.learn_load("pi", load=4, queued=3, in_flight=0)
+    tally.forget_load("pi")
+    assert (tally.of("pi").queued_elsewhere, tally.of("pi").queued) == (0, 0)
+    tally.learn_load("pi", load=4, queued=3, in_flight=0)
+    tally.renew("pi")
+    assert (tally.of("pi").queued_elsewhere, tally.of("pi").queued) == (0, 0)
+
+
+def test_forgetting_the_load_of_a_backend_that_is_gone_does_not_bring_it_back() -> None:
+    tally = Tally()
+    tally.forget_load("pi")
+    assert tally._by_name == {}

@@ -1,0 +1,101 @@
+"""Restart by a command: an argv without a shell, bounded in time and output.
+
+Called by controlplane.restart_means and restart_systemd. Never shows more of the argv than its first word.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from understudy.controlplane.means import MeansOutcome
+from understudy.controlplane.restart_output import Output
+from understudy.controlplane.restart_process import (
+    Launch,
+    ProcessGroup,
+    StartError,
+    environment_of,
+    is_out_of_memory,
+    program_of,
+    words_of,
+)
+
+# How long a command that takes too long has to end in order.
+COMMAND_GRACE_S: Final = 2.0
+# Servers that commands started and left with our pipe: so many are heard further.
+LEFT_MAX: Final = 16
+
+
+class Commands:
+    """Runs commands with the environment `env` but for what is said to this process alone.
+
+    A command may leave a server behind that holds its output. That is read on and dropped, for to close the pipe would end the
+    server at its next word (SIGPIPE).
+    """
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = environment_of(env)
+        self._left: list[ProcessGroup] = []
+
+    async def run(self, argv: tuple[str, ...], timeout_s: float, *, grace_s: float = COMMAND_GRACE_S) -> MeansOutcome:
+        """Run it and say what became of it; after `timeout_s` its group gets SIGTERM and `grace_s` later SIGKILL."""
+        program = program_of(argv)
+        output = Output(asyncio.get_running_loop().time)
+        try:
+            group = ProcessGroup(Launch(argv, self._env), output)
+        except StartError as exc:
+            return MeansOutcome(is_done=False, words=str(exc))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await group.wait()
+        except TimeoutError:
+            words = await _end(group, grace_s)
+            output.end()
+            return MeansOutcome(
+                is_done=False,
+                words=f"{program} did not end within {timeout_s:g}s and {words}",
+                exit_status=group.exit_status,
+                output=output.lines,
+                was_out_of_memory=output.tells_out_of_memory,
+            )
+        except asyncio.CancelledError:
+            group.kill()
+            group.release()
+            raise
+        await self._hear_out(group)
+        output.end()
+        status = await group.wait()
+        return MeansOutcome(
+            is_done=status == 0,
+            words="" if status == 0 else f"{program} {words_of(status)}",
+            exit_status=status,
+            output=output.lines,
+            was_out_of_memory=is_out_of_memory(status, output),
+        )
+
+    def close(self) -> None:
+        """Listen no more to what commands left behind."""
+        for group in self._left:
+            group.release()
+        self._left.clear()
+
+    async def _hear_out(self, group: ProcessGroup) -> None:
+        """Take the rest of its output, and keep listening where somebody holds the pipe."""
+        self._left = [one for one in self._left if one.is_heard]
+        self._left.append(group)
+        while len(self._left) > LEFT_MAX:
+            self._left.pop(0).release()
+        await group.wait_silent()
+
+
+async def _end(group: ProcessGroup, grace_s: float) -> str:
+    """End a command that took too long; says how that went."""
+    try:
+        is_gone = await group.end(grace_s)
+        if is_gone:
+            await group.wait_silent()
+    except asyncio.CancelledError:
+        group.kill()
+        raise
+    finally:
+        group.release()
+    return "was ended" if is_gone else "could not be ended"

@@ -1,0 +1,390 @@
+"""Restart backends: watch what ails each, take it out, let the means do their work, prove that it helped, put it back.
+
+Built by daemon; told by the prober and the token prober (findings, proofs), by the means (children that ended), by the admin
+port (the operator's word), by the reload, and by the clock (`tick`). When and how often is core.restart's to say. Owns every task
+it begins. Never probes by itself, never chooses a backend, and shows nothing of a command.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from understudy.controlplane.means import Means, MeansOutcome, Proof, RestartOrder, Surroundings
+from understudy.controlplane.publisher import Publisher
+from understudy.controlplane.state_file import RestartsKeeper
+from understudy.core import restart as course
+from understudy.core.ailment import Facts, peers_of
+from understudy.core.health import Seen
+from understudy.core.restart import UNDER_WAY, Command, Kept, Phase, Restart, Step
+from understudy.core.snapshot import Backend, Published, Target
+from understudy.core.upkeep import RestartKind, RestartRules
+from understudy.engines.contract import Finding
+
+# Between two ticks there is about half a second; much more is a daemon that was stopped.
+TICK_GAP_S_MAX: Final = 2.0
+# What was kept is by the wall clock: it is written anew when that was set by more than this.
+WALL_JUMP_S_MIN: Final = 60.0
+
+_NO_RULES: Final = "the file names no means of restarting it; want a restart: under the backend"
+_STOPPING: Final = "the daemon is stopping"
+_OWN_MISTAKE: Final = "a mistake of the daemon's own, which its log tells"
+_NO_OUTCOME: Final = MeansOutcome(is_done=True)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One backend that may be restarted, with what is under way for it. `outcome` is the means' or the child's last one."""
+
+    backend: Backend
+    rules: RestartRules
+    restart: Restart
+    outcome: MeansOutcome = _NO_OUTCOME
+    first_content_s: float = 0.0
+    acted_at_s: float = 0.0
+    acting: asyncio.Task[None] | None = None
+    asking: asyncio.Task[None] | None = None
+
+
+class Supervisor:
+    """Every backend whose file says how it is restarted.
+
+    `prove` asks a backend for one token and takes as long as it likes. `clock` gives loop time and `wall` the wall clock's, in
+    seconds; `dice` a number from 0 to 1. `tell` gets an event's name (telemetry.events) and its fields.
+    """
+
+    def __init__(
+        self,
+        published: Published,
+        publisher: Publisher,
+        means: Means,
+        prove: Callable[[str], Awaitable[Proof]],
+        keeper: RestartsKeeper,
+        *,
+        around: Surroundings,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        dice: Callable[[], float],
+        tell: Callable[[str, dict[str, object]], None],
+    ) -> None:
+        self._published = published
+        self._publisher = publisher
+        self._means = means
+        self._prove = prove
+        self._keeper = keeper
+        self._around = around
+        self._clock = clock
+        self._wall = wall
+        self._dice = dice
+        self._tell = tell
+        self._watches: dict[str, _Watch] = {}
+        self._remembered: Mapping[str, Kept] = {}
+        # What was kept last, by loop time, and how far the wall clock was from that.
+        self._kept: dict[str, tuple[tuple[float, ...], bool]] = {}
+        self._kept_offset_s = 0.0
+        self._ticked_at_s = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_following = False
+        self._is_follow_due = False
+        self._is_closed = False
+
+    # --- the start, the file and the end
+
+    def begin(self) -> None:
+        """Read what was kept and start the children. To be called once, on the loop, before the first tick."""
+        self._remembered = self._keeper.read() or {}
+        self._ticked_at_s = self._clock()
+        self.on_plan()
+        self._remembered = {}
+
+    def on_plan(self) -> None:
+        """Hear that a plan was published: follow it, children included. Whoever is no longer to be restarted is let go."""
+        now_s = self._clock()
+        targets = {one.backend.name: one for one in self._published.current.targets if one.backend.restart is not None}
+        for name, watch in list(self._watches.items()):
+            target = targets.get(name)
+            if target is None or _identity(target.backend) != _identity(watch.backend):
+                self._drop(name, "the file no longer has it so")
+        for name, target in targets.items():
+            rules = target.backend.restart
+            known = self._watches.get(name)
+            if rules is None:
+                continue
+            if known is None:
+                before = self._remembered.get(name)
+                restart = course.remembered(before, now_s, self._wall()) if before else course.watching(now_s)
+                self._watches[name] = _Watch(target.backend, rules, restart)
+                continue
+            known.backend, known.rules = target.backend, rules
+        self._keep()
+        self._follow()
+
+    async def close(self) -> None:
+        """End what is under way, and every child; returns when all of it is gone and what is counted is kept."""
+        self._is_closed = True
+        for name, watch in self._watches.items():
+            if watch.restart.phase in (Phase.ACTING, Phase.PROVING):
+                self._tell_failure(name, watch, _STOPPING, next_in_s=None)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._means.close()
+        self._keep()
+        if self._kept:
+            await self._keeper.settle()
+
+    # --- news
+
+    def on_finding(self, name: str, finding: Finding) -> None:
+        """Hear what a probe has found; to be called with every finding, after the publisher has it."""
+        watch = self._watches.get(name)
+        if watch is None:
+            return
+        # A vLLM that sleeps says so and lists its models; one that loads answers nothing, or has none to list.
+        is_asleep = finding.seen is Seen.LOADING and finding.models is not None
+        is_deliberate = is_asleep or finding.wants_key
+        now_s = self._clock()
+        watch.restart = course.probed(watch.restart, finding.seen, watch.rules, now_s, is_deliberate=is_deliberate)
+
+    def on_barren(self, name: str, words: str) -> None:
+        """Hear that a backend answers its health check and generates nothing, which the token prober has made sure of."""
+        watch = self._watches.get(name)
+        if watch is not None and not self._is_closed:
+            watch.restart = course.found_barren(watch.restart, words)
+            self._step(name)
+
+    def on_child_exit(self, name: str, outcome: MeansOutcome) -> None:
+        """Hear that a child has ended by itself, or could not be started."""
+        watch = self._watches.get(name)
+        if watch is None or self._is_closed:
+            return
+        if watch.restart.phase is not Phase.ACTING:
+            watch.outcome = outcome
+        watch.restart = course.ended(watch.restart, _words_of_end(outcome))
+        self._step(name)
+
+    async def restart(self, name: str) -> RestartOrder:
+        """Take the operator's word; returns at once, when it has begun or is refused."""
+        watch, target = self._watches.get(name), self._target(name)
+        if target is None:
+            return RestartOrder(f"no backend is named {name!r}", is_known=False)
+        step, refusal = None, _NO_RULES if watch is None else _STOPPING
+        if watch is not None and not self._is_closed:
+            facts = self._facts(target, self._under_way())
+            step, refusal = course.ordered(watch.restart, watch.rules, facts, self._clock())
+        if step is None or refusal:
+            self._tell("restart.refused", {"backend": name, "reason": refusal})
+            return RestartOrder(refusal)
+        self._take(name, step)
+        return RestartOrder()
+
+    # --- the clock
+
+    def tick(self) -> None:
+        """Look at every backend. To be called about every half second."""
+        now_s = self._clock()
+        late_s = now_s - self._ticked_at_s
+        self._ticked_at_s = now_s
+        if self._is_closed or not self._watches:
+            return
+        if late_s > TICK_GAP_S_MAX:
+            for watch in self._watches.values():
+                watch.restart = course.delayed(watch.restart, late_s)
+        for name in list(self._watches):
+            self._step(name)
+        self._keep()
+
+    def _step(self, name: str) -> None:
+        watch, target = self._watches[name], self._target(name)
+        if target is not None:
+            facts = self._facts(target, self._under_way())
+            self._take(name, course.step(watch.restart, watch.rules, facts, self._clock()))
+
+    def _facts(self, target: Target, under_way: Collection[str]) -> Facts:
+        name = target.backend.name
+        restarting, down = peers_of(self._published.current, target, under_way)
+        return Facts(
+            target=target,
+            health=self._publisher.health_of(name),
+            in_flight=self._around.in_flight(name),
+            moved_at_s=self._around.moved_at_s(name),
+            peer_restarting=restarting,
+            peer_down=down,
+            dice=self._dice(),
+        )
+
+    def _target(self, name: str) -> Target | None:
+        return next((one for one in self._published.current.targets if one.backend.name == name), None)
+
+    def _under_way(self) -> set[str]:
+        return {name for name, watch in self._watches.items() if watch.restart.phase in UNDER_WAY}
+
+    # --- what is decided
+
+    def _take(self, name: str, step: Step) -> None:
+        watch = self._watches[name]
+        watch.restart = step.restart
+        if watch.asking is not None and not step.restart.is_asking:
+            watch.asking.cancel()
+            watch.asking = None
+        for command in step.commands:
+            self._carry_out(command, name, watch)
+        if step.commands:
+            self._keep()
+
+    def _carry_out(self, command: Command, name: str, watch: _Watch) -> None:
+        match command:
+            case Command.TAKE_OUT:
+                self._publisher.set_upkeep(name, is_restarting=True)
+            case Command.PUT_BACK:
+                self._publisher.set_upkeep(name, is_restarting=False)
+            case Command.ACT:
+                self._begin_acting(name, watch)
+            case Command.PROVE:
+                watch.asking = self._spawn(
+                    self._ask(name, watch), f"{name}.token", lambda: self._on_proved(name, watch, _OWN_MISTAKE)
+                )
+            case Command.SUCCEED:
+                lasted_s = round(self._clock() - watch.acted_at_s, 3)
+                fields = {"backend": name, "lasted_s": lasted_s, "first_content_s": round(watch.first_content_s, 3)}
+                self._tell("restart.succeeded", fields)
+                self._around.renew(name)
+                self._publisher.set_upkeep(name, is_restarting=False, is_degraded=False)
+            case Command.RECOVER:
+                self._tell("restart.recovered", {"backend": name, "first_content_s": round(watch.first_content_s, 3)})
+                self._publisher.set_upkeep(name, is_restarting=False)
+            case Command.FAIL:
+                is_pausing = watch.restart.phase is Phase.PAUSING
+                next_in_s = round(watch.restart.not_before_s - self._clock(), 3) if is_pausing else None
+                self._tell_failure(name, watch, watch.restart.reason, next_in_s=next_in_s)
+            case Command.GIVE_UP:
+                times = len(course.recent(watch.restart, watch.rules, self._clock()))
+                fields = {"backend": name, "times": times, "window_s": watch.rules.window_s}
+                self._tell("restart.gave_up", {**fields, "reason": watch.restart.reason})
+
+    def _begin_acting(self, name: str, watch: _Watch) -> None:
+        now_s, restart = self._clock(), watch.restart
+        watch.acted_at_s, watch.outcome = now_s, _NO_OUTCOME
+        fields = {"backend": name, "cause": str(restart.cause), "reason": restart.reason}
+        times = len(course.recent(restart, watch.rules, now_s))
+        self._tell("restart.started", {**fields, "nth": times, "times_max": watch.rules.times_max})
+        watch.acting = self._spawn(self._act(name, watch), name, lambda: self._on_acted(name, watch, _OWN_MISTAKE))
+
+    async def _act(self, name: str, watch: _Watch) -> None:
+        # What is done may end this very machine: it is counted first.
+        await self._keeper.settle()
+        self._around.leave(name)
+        watch.outcome = await self._means.restart(watch.backend)
+        failure = "" if watch.outcome.is_done else watch.outcome.words or "the means say that it is not done"
+        self._on_acted(name, watch, failure)
+
+    def _on_acted(self, name: str, watch: _Watch, failure: str) -> None:
+        target = self._target(name)
+        if target is not None and self._watches.get(name) is watch:
+            facts = self._facts(target, ())
+            self._take(name, course.acted(watch.restart, watch.rules, failure, facts, self._clock()))
+            self._around.probe_soon(name)
+
+    async def _ask(self, name: str, watch: _Watch) -> None:
+        proof = await self._prove(name)
+        watch.first_content_s = proof.first_content_s
+        self._on_proved(name, watch, _failure_of(proof))
+
+    def _on_proved(self, name: str, watch: _Watch, failure: str) -> None:
+        watch.asking = None
+        target = self._target(name)
+        if target is not None and self._watches.get(name) is watch:
+            facts = self._facts(target, ())
+            self._take(name, course.proved(watch.restart, watch.rules, failure, facts, self._clock()))
+
+    def _tell_failure(self, name: str, watch: _Watch, reason: str, *, next_in_s: float | None) -> None:
+        outcome = watch.outcome
+        fields: dict[str, object] = {
+            "backend": name,
+            "reason": reason,
+            "exit_status": outcome.exit_status,
+            "output": list(outcome.output),
+            "next_in_s": next_in_s,
+            "out_of_memory": outcome.was_out_of_memory,
+        }
+        self._tell("restart.failed", fields)
+
+    def _drop(self, name: str, why: str) -> None:
+        watch = self._watches.pop(name)
+        for task in (watch.acting, watch.asking):
+            if task is not None:
+                task.cancel()
+        if watch.restart.phase in (Phase.ACTING, Phase.PROVING):
+            self._tell_failure(name, watch, why, next_in_s=None)
+        if watch.restart.is_out:
+            self._publisher.set_upkeep(name, is_restarting=False)
+
+    # --- children, what is kept, tasks
+
+    def _follow(self) -> None:
+        """Let the means follow the plan; what is published meanwhile is followed afterwards."""
+        self._is_follow_due = True
+        if not self._is_following and not self._is_closed:
+            self._is_following = True
+            self._spawn(self._keep_following(), "children", lambda: None)
+
+    async def _keep_following(self) -> None:
+        try:
+            while self._is_follow_due:
+                self._is_follow_due = False
+                await self._means.follow([watch.backend for watch in self._watches.values()])
+        finally:
+            self._is_following = False
+
+    def _keep(self) -> None:
+        """Keep what is counted, where that or the wall clock's distance from loop time is another than it was."""
+        marks = {
+            name: (watch.restart.begun_at_s, watch.restart.phase is Phase.GAVE_UP)
+            for name, watch in self._watches.items()
+            if watch.restart.begun_at_s or watch.restart.phase is Phase.GAVE_UP
+        }
+        now_s, now_unix_s = self._clock(), self._wall()
+        was_set = abs(now_unix_s - now_s - self._kept_offset_s) > WALL_JUMP_S_MIN
+        if marks == self._kept and not (marks and was_set):
+            return
+        self._kept, self._kept_offset_s = marks, now_unix_s - now_s
+        watches = ((name, self._watches[name]) for name in marks)
+        self._keeper.put({name: course.kept(one.restart, one.rules, now_s, now_unix_s) for name, one in watches})
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str, on_broken: Callable[[], None]) -> asyncio.Task[None]:
+        """Begin a task of ours. `on_broken` is called where it raises, which is our own mistake and is reported as one."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work, name=f"supervisor.{name}")
+        self._tasks.add(task)
+
+        def on_done(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            if not done.cancelled() and (error := done.exception()) is not None:
+                loop.call_exception_handler({"message": "a restart failed internally", "exception": error, "task": done})
+                on_broken()
+
+        task.add_done_callback(on_done)
+        return task
+
+    # --- what is shown
+
+    def status(self, name: str) -> dict[str, Any] | None:
+        """Return how it stands with restarting that backend, as JSON values; None where the file does not say how to."""
+        watch = self._watches.get(name)
+        return course.status_of(watch.restart, watch.rules, self._clock()) if watch is not None else None
+
+
+def _identity(backend: Backend) -> tuple[object, ...]:
+    """Return what makes it another backend, of which nothing is known: the means end a child that is to be started otherwise."""
+    rules = backend.restart
+    child = (rules.argv, rules.env, rules.folder) if rules is not None and rules.kind is RestartKind.RUN else None
+    return (backend.address, backend.engine, child)
+
+
+def _words_of_end(outcome: MeansOutcome) -> str:
+    words = outcome.words or "its process has ended"
+    return f"{words}; memory had run out" if outcome.was_out_of_memory else words
+
+
+def _failure_of(proof: Proof) -> str:
+    return "" if proof.is_good else proof.words or "no token came"

@@ -1,0 +1,144 @@
+"""Write one message out of what is to be told: subject and body, in the channel's language.
+
+Called by core.alerting. The words are those of core.alert_words; a line of theirs is left out where the facts do not fill it.
+Pure; decides neither when nor to whom something is told.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from string import Formatter
+from types import MappingProxyType
+from typing import Final
+
+from understudy.core.alert_words import PHRASES, SENTENCES, TESTS, TEXTS, UNITS, Saying
+from understudy.core.upkeep import Language, Severity
+
+# A phone shows that many lines at a glance; a rack may have more.
+NOTES_MAX: Final = 12
+_NAMES_MAX: Final = 4
+# How much each severity matters, as a number.
+RANK: Final = MappingProxyType({severity: rank for rank, severity in enumerate(Severity)})
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an incident has cost: exchanges that failed, and those that other backends saved."""
+
+    failed: int = 0
+    moved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One thing to tell. `since` is a local time of day, `lasted_s` from then on, `times` how often; `cost` None: not known."""
+
+    saying: Saying
+    event: str
+    severity: Severity
+    who: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    since: str = ""
+    lasted_s: float = 0.0
+    times: int = 1
+    is_on: bool = True
+    cost: Cost | None = None
+
+
+def write(notes: Sequence[Note], language: Language) -> tuple[str, str]:
+    """Return subject and body of one message about all `notes`, the most important first."""
+    shown = sorted(notes, key=lambda note: -RANK[note.severity])
+    subject = _subject(shown, language)
+    if len(shown) == 1:
+        return subject, "\n".join([_sentence(shown[0], language), *_below(shown[0], language)])
+    phrases = PHRASES[language]
+    lines = [_sentence(note, language) + _aside(note, language) for note in shown[:NOTES_MAX]]
+    if len(shown) > NOTES_MAX:
+        lines.append(phrases["more"].format(count=len(shown) - NOTES_MAX))
+    cost = next((note.cost for note in shown if note.cost is not None and _is_over(note)), None)
+    return subject, "\n".join([*lines, *_cost(cost, language)])
+
+
+def write_test(channel: str, language: Language) -> tuple[str, str]:
+    """Return subject and body of a test message to `channel`, its safe name."""
+    subject, body = TESTS[language]
+    return subject, body.format(channel=channel)
+
+
+def duration(seconds: float, language: Language) -> str:
+    """Return a time span as a person says it, in one or two units: 12 s, 2 min, 1 h 5 min, 2 d 3 h."""
+    second, minute, hour, day = UNITS[language]
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} {second}"
+    minutes = whole // 60
+    if minutes < 60:
+        return f"{minutes} {minute}"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} {hour} {minutes} {minute}" if minutes else f"{hours} {hour}"
+    days, hours = divmod(hours, 24)
+    return f"{days} {day} {hours} {hour}" if hours else f"{days} {day}"
+
+
+def _is_over(note: Note) -> bool:
+    return note.saying in (Saying.ENDED, Saying.WAS) or (note.saying is Saying.STEADY and not note.is_on)
+
+
+def _subject(notes: Sequence[Note], language: Language) -> str:
+    """One title for each kind of note, with the names that it is about."""
+    phrases = PHRASES[language]
+    comma = phrases["comma"]
+    kinds: dict[str, list[Note]] = {}
+    for note in notes:
+        words = TEXTS[language][note.event]
+        title = words.over if _is_over(note) else words.title
+        kinds.setdefault(title + (phrases["restless"] if note.saying is Saying.FLAPS else ""), []).append(note)
+    titles = []
+    for title, alike in kinds.items():
+        names = list(dict.fromkeys(note.who for note in alike if note.who))
+        who = comma.join(names[:_NAMES_MAX]) + (f" +{len(names) - _NAMES_MAX}" if len(names) > _NAMES_MAX else "")
+        titles.append(title.format_map({**alike[0].facts, "who": who}))
+    return phrases["lead"] + phrases["stop"].join(titles)
+
+
+def _sentence(note: Note, language: Language) -> str:
+    words = TEXTS[language][note.event]
+    often = PHRASES[language]["often"].format(times=note.times) if note.times > 1 else ""
+    facts = dict(note.facts) | {
+        "who": words.who.format(who=note.who),
+        "on": words.on,
+        "off": words.off,
+        "state": words.on if note.is_on else words.off,
+        "since": note.since,
+        "lasted": duration(note.lasted_s, language),
+        "times": str(note.times),
+    }
+    if note.saying is Saying.HAPPENED:
+        return words.told.format_map(facts) + often
+    sentence = SENTENCES[language][note.saying].format_map(facts)
+    return sentence + (often if note.saying in (Saying.ENDED, Saying.WAS) else "")
+
+
+def _below(note: Note, language: Language) -> list[str]:
+    if _is_over(note):
+        return _cost(note.cost, language)
+    facts = {**note.facts, "who": note.who}
+    return [line.format_map(facts) for line in TEXTS[language][note.event].lines if _fills(line, facts)]
+
+
+def _fills(line: str, facts: Mapping[str, str]) -> bool:
+    return all(facts.get(name) for _, name, _, _ in Formatter().parse(line) if name is not None)
+
+
+def _aside(note: Note, language: Language) -> str:
+    reason = note.facts.get("reason", "")
+    return f" {str(PHRASES[language]['why']).format(reason=reason)}" if reason and not _is_over(note) else ""
+
+
+def _cost(cost: Cost | None, language: Language) -> list[str]:
+    if cost is None:
+        return []
+    phrases = PHRASES[language]
+    if not cost.failed and not cost.moved:
+        return [phrases["no_cost"]]
+    return [phrases["cost"].format(failed=cost.failed, moved=cost.moved)]

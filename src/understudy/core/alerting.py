@@ -1,0 +1,247 @@
+"""Decide what a person is told, and when: incidents out of log events, one message an incident.
+
+Called by controlplane.alerts. What a channel is told follows from what is so and what it was told last, so that nothing queues
+up: a channel that could not be told for hours hears once how things stand. Words are core.alert_words'. Pure: the caller passes
+now_s (seconds, loop time) and the minute of the local day. Never sends anything.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from understudy.core.alert_incidents import Alert, Incident, Phase, Told, Want, want_of
+from understudy.core.alert_writing import RANK, Cost, write
+from understudy.core.upkeep import AlertChannel, Severity
+
+ALERT_EVENTS: tuple[str, ...] = (
+    "backend.down",
+    "backend.up",
+    "backend.degraded",
+    "restart.started",
+    "restart.succeeded",
+    "restart.failed",
+    "restart.gave_up",
+    "pool.empty",
+    "pool.recovered",
+    "rollout.switched",
+    "rollout.rolled_back",
+    "sessions.failing",
+    "config.refused",
+    "slo.broken",
+)
+
+# What is ready waits this long for what is about to be.
+GATHER_S: Final = 10.0
+# Between two messages on a channel, and where something needs a person.
+GAP_S: Final = 30.0
+URGENT_GAP_S: Final = 5.0
+INCIDENTS_MAX: Final = 256
+_FACT_CHARACTERS_MAX: Final = 200
+_LIST_ITEMS_MAX: Final = 5
+_OF_BACKENDS: Final = frozenset({"condition", "pace", "restart"})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be sent to the channel of that index."""
+
+    channel: int
+    subject: str
+    body: str
+    severity: Severity
+    events: tuple[str, ...]
+
+
+_INFO, _WARNING, _ERROR = Severity.INFO, Severity.WARNING, Severity.ERROR
+# Log event: alert event, phase, topic, the fields of which the first that is there names what it is about, severity.
+_READINGS: Final[Mapping[str, tuple[str, Phase, str, tuple[str, ...], Severity]]] = {
+    "backend.went_down": ("backend.down", Phase.BEGINS, "condition", ("backend",), _WARNING),
+    "backend.went_up": ("backend.up", Phase.ENDS, "condition", ("backend",), _INFO),
+    "backend.was_degraded": ("backend.degraded", Phase.BEGINS, "pace", ("backend",), _WARNING),
+    "backend.recovered_pace": ("backend.degraded", Phase.ENDS, "pace", ("backend",), _INFO),
+    "restart.started": ("restart.started", Phase.BEGINS, "restart", ("backend",), _INFO),
+    "restart.failed": ("restart.failed", Phase.BEGINS, "restart", ("backend",), _WARNING),
+    "restart.gave_up": ("restart.gave_up", Phase.BEGINS, "restart", ("backend",), _ERROR),
+    "restart.succeeded": ("restart.succeeded", Phase.ENDS, "restart", ("backend",), _INFO),
+    # It came back without another restart; what had failed is over all the same.
+    "restart.recovered": ("restart.succeeded", Phase.ENDS, "restart", ("backend",), _INFO),
+    "pool.became_empty": ("pool.empty", Phase.BEGINS, "pool", (), _ERROR),
+    "pool.recovered": ("pool.recovered", Phase.ENDS, "pool", (), _INFO),
+    "rollout.switched": ("rollout.switched", Phase.HAPPENS, "switch", (), _INFO),
+    "rollout.rolled_back": ("rollout.rolled_back", Phase.HAPPENS, "rollback", (), _WARNING),
+    "store.became_unavailable": ("sessions.failing", Phase.BEGINS, "sessions", (), _ERROR),
+    "store.recovered": ("sessions.failing", Phase.ENDS, "sessions", (), _INFO),
+    "config.refused": ("config.refused", Phase.BEGINS, "config", (), _ERROR),
+    "config.reloaded": ("config.refused", Phase.ENDS, "config", (), _INFO),
+    "slo.was_broken": ("slo.broken", Phase.BEGINS, "slo", ("objective",), _WARNING),
+    "slo.was_restored": ("slo.broken", Phase.ENDS, "slo", ("objective",), _INFO),
+}
+# Only these fields reach a message: it leaves the house, and a command's output, say, must not.
+_FACTS: Final = (
+    "reason",
+    "detail",
+    "backends",
+    "active",
+    "was",
+    "mistakes",
+    "exit_status",
+    "out_of_memory",
+    "backend",
+    "value",
+    "bound",
+)
+# What is promised as a share; the others are seconds.
+_SHARES: Final = frozenset({"errors", "gpu_busy"})
+_MAINTENANCE: Final = "maintenance"
+
+
+def alert_of(event: str, fields: Mapping[str, object]) -> Alert | None:
+    """Return what a log event means for alerts, None where it means nothing."""
+    if event == "backend.changed_duty":
+        if fields.get("duty") != _MAINTENANCE:
+            return None
+        return Alert("", Phase.LIFTED, "", _told(fields.get("backend")), _INFO)
+    reading = _READINGS.get(event)
+    if reading is None:
+        return None
+    name, phase, topic, subjects, severity = reading
+    who = next((_told(fields[each]) for each in subjects if fields.get(each)), "")
+    facts = {each: _told(_measured(each, fields)) for each in _FACTS if fields.get(each) not in (None, False, "", [], ())}
+    return Alert(name, phase, topic, who, severity, facts)
+
+
+class AlertDesk:
+    """Keeps the incidents and what every channel knows of them; both bounded."""
+
+    def __init__(self, channels: tuple[AlertChannel, ...]) -> None:
+        self._channels = channels
+        self._incidents: dict[tuple[str, str], Incident] = {}
+        self._told: list[dict[tuple[str, str], Told]] = [{} for _ in channels]
+        self._last_message_at_s = [float("-inf")] * len(channels)
+
+    def __len__(self) -> int:
+        """Return how many incidents last."""
+        return sum(incident.is_on for incident in self._incidents.values())
+
+    def set_channels(self, channels: tuple[AlertChannel, ...]) -> None:
+        """Take other channels; what one of the same URL was told stays known, a new one hears of what lasts."""
+        known = {channel.url: index for index, channel in enumerate(self._channels)}
+        # A URL that stands twice is two channels, of which the second begins anew.
+        old = [known.pop(channel.url, None) for channel in channels]
+        self._told = [{} if index is None else self._told[index] for index in old]
+        self._last_message_at_s = [float("-inf") if index is None else self._last_message_at_s[index] for index in old]
+        self._channels = channels
+
+    def retain(self, names: Collection[str]) -> None:
+        """Forget the incidents of backends that are no longer among `names`."""
+        for key in [key for key in self._incidents if key[0] in _OF_BACKENDS and key[1] not in names]:
+            self._forget(key)
+
+    def on_event(self, alert: Alert, now_s: float, counts: Cost | None = None) -> None:
+        """Hear of something. `counts` are totals at this instant; what an incident cost is their growth."""
+        if alert.phase is Phase.LIFTED:
+            for key in [key for key in self._incidents if key[0] in _OF_BACKENDS and key[1] == alert.who]:
+                self._forget(key)
+            return
+        incident = self._incidents.get(alert.key)
+        if alert.phase is Phase.ENDS:
+            if incident is not None:
+                incident.end(alert, now_s, counts)
+            if alert.event == "backend.up":
+                # Whoever mended it, there is nothing left of a restart that had failed.
+                self._forget_failed_restart(alert.who)
+            return
+        if incident is None:
+            incident = self._open(alert)
+        if incident is not None:
+            incident.begin(alert, now_s, counts)
+
+    def due(self, now_s: float, minute_of_day: int, busy: Collection[int] = ()) -> list[Message]:
+        """Return what is to be sent now, at most one message a channel; channels in `busy` still have one to deliver."""
+        for key, incident in list(self._incidents.items()):
+            if incident.is_past([told[key] for told in self._told if key in told], now_s):
+                self._forget(key)
+        messages = []
+        for index, channel in enumerate(self._channels):
+            wants = [] if index in busy else self._ripe(index, channel, now_s, minute_of_day)
+            if not wants:
+                continue
+            subject, body = write([want.note(now_s, minute_of_day) for want in wants], channel.language)
+            worst = max((want.severity for want in wants), key=RANK.__getitem__)
+            messages.append(Message(index, subject, body, worst, tuple(dict.fromkeys(want.event for want in wants))))
+            self._last_message_at_s[index] = now_s
+            for want in wants:
+                want.mark(now_s)
+        return messages
+
+    # --- incidents
+
+    def _open(self, alert: Alert) -> Incident | None:
+        if len(self._incidents) >= INCIDENTS_MAX:
+            over = next((key for key, incident in self._incidents.items() if not incident.is_on), None)
+            if over is None:
+                # The log has it; whoever looks at that many incidents is not helped by one more.
+                return None
+            self._forget(over)
+        incident = self._incidents[alert.key] = Incident(alert)
+        return incident
+
+    def _forget_failed_restart(self, who: str) -> None:
+        incident = self._incidents.get(("restart", who))
+        if incident is not None and incident.is_on and incident.alert.event != "restart.started":
+            self._forget(("restart", who))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        del self._incidents[key]
+        for told in self._told:
+            told.pop(key, None)
+
+    # --- channels
+
+    def _ripe(self, index: int, channel: AlertChannel, now_s: float, minute_of_day: int) -> list[Want]:
+        """Return what goes into a message now; empty while there is nothing, or while more is about to come."""
+        wants = self._wants(index, channel, now_s, minute_of_day)
+        ripe = [want for want in wants if want.ready_at_s <= now_s]
+        if not ripe:
+            return []
+        is_more_coming = len(ripe) < len(wants)
+        if is_more_coming and now_s < min(want.ready_at_s for want in ripe) + GATHER_S:
+            return []
+        gap_s = URGENT_GAP_S if any(want.severity is Severity.ERROR for want in ripe) else GAP_S
+        return ripe if now_s >= self._last_message_at_s[index] + gap_s else []
+
+    def _wants(self, index: int, channel: AlertChannel, now_s: float, minute_of_day: int) -> list[Want]:
+        """Return what this channel has yet to be told, ready or soon; what it did not ask for is marked as told."""
+        rank_min = RANK[channel.quiet_below] if _is_quiet(channel, minute_of_day) else 0
+        wants = []
+        for key, incident in self._incidents.items():
+            want = want_of(incident, self._told[index].setdefault(key, Told()), channel.repeat_s, now_s)
+            if want is None or RANK[want.severity] < rank_min:
+                continue
+            if not channel.events or not want.events.isdisjoint(channel.events):
+                wants.append(want)
+            elif want.is_final and want.ready_at_s <= now_s:
+                want.mark(now_s)
+        return wants
+
+
+def _is_quiet(channel: AlertChannel, minute: int) -> bool:
+    begin, end = channel.quiet_from_min, channel.quiet_to_min
+    return begin <= minute < end if begin <= end else minute >= begin or minute < end
+
+
+def _measured(name: str, fields: Mapping[str, object]) -> object:
+    """Return a field, what is measured with its unit."""
+    value = fields[name]
+    if name not in ("value", "bound") or not isinstance(value, float | int):
+        return value
+    return f"{value:.4g} s" if fields.get("objective") not in _SHARES else f"{100.0 * value:.4g}%"
+
+
+def _told(value: object) -> str:
+    """Return a field as one short line of text."""
+    if isinstance(value, list | tuple):
+        shown = "; ".join(str(item) for item in value[:_LIST_ITEMS_MAX])
+        value = shown if len(value) <= _LIST_ITEMS_MAX else f"{shown}; ..."
+    text = " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())
+    return text if len(text) <= _FACT_CHARACTERS_MAX else f"{text[: _FACT_CHARACTERS_MAX - 3]}..."

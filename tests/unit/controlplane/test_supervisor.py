@@ -1,0 +1,350 @@
+"""Plays of restarts with a real publisher and a real file: what is done in which order, told, kept and shown."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.restart_play import ASLEEP, BAD, BOOM, CHILD, GOOD, KILLED, LOADING, RULES, Stage, backend
+from understudy.controlplane.means import Proof, RestartOrder
+from understudy.controlplane.state_file import (
+    RESTARTS,
+    StateUnreadableError,
+    decode_restarts,
+    encode_restarts,
+    state_path,
+)
+from understudy.core.color import Color
+from understudy.core.restart import Kept
+from understudy.core.shortlist import is_usable
+from understudy.core.snapshot import Address, Backend, Condition, Duty
+
+
+@asynccontextmanager
+async def staged(*backends: Backend, path: Path | None = None, **rest: Any) -> AsyncIterator[Stage]:
+    """A stage whose backends have been found well."""
+    stage = Stage(*backends, path=path, **rest)
+    for one in stage.published.current.targets:
+        await stage.find(one.backend.name, GOOD)
+    yield stage
+    await stage.supervisor.close()
+
+
+def usable(stage: Stage) -> list[str]:
+    return [one.backend.name for one in stage.published.current.targets if is_usable(one)]
+
+
+# --- The course
+
+
+async def test_backend_is_left_restarted_proven_and_gets_exchanges_again_and_each_step_is_told() -> None:
+    async with staged() as stage:
+        stage.engines.is_held = True
+        await stage.fall("gpu0")
+        assert (stage.left, stage.engines.asked, stage.state("gpu0").is_restarting) == (["gpu0"], ["restart gpu0"], True)
+        stage.engines.let.set()
+        await stage.settle()
+        assert stage.probed == ["gpu0"]
+        await stage.find("gpu0", GOOD)
+        assert stage.engines.asked == ["restart gpu0"]
+        await stage.find("gpu0", GOOD)
+        assert stage.engines.asked == ["restart gpu0", "token gpu0"]
+        assert (usable(stage), stage.state("gpu0").condition, stage.renewed) == (["gpu0"], Condition.WARMING, ["gpu0"])
+        assert stage.told[-2:] == [
+            (
+                "restart.started",
+                {"backend": "gpu0", "cause": "probes", "reason": BAD.reason, "nth": 1, "times_max": 3},
+            ),
+            ("restart.succeeded", {"backend": "gpu0", "lasted_s": 2.0, "first_content_s": 0.25}),
+        ]
+
+
+async def test_no_exchange_comes_before_the_token() -> None:
+    async with staged() as stage:
+        await stage.fall("gpu0")
+        stage.engines.proofs["gpu0"] = Proof(is_good=False, words="no token within 3s")
+        await stage.find("gpu0", *[GOOD] * 20)
+        assert (usable(stage), stage.state("gpu0").condition) == ([], Condition.WARMING)
+        stage.engines.proofs.clear()
+        await stage.pass_s(2.0)
+        assert usable(stage) == ["gpu0"]
+
+
+async def test_restart_that_fails_is_told_with_what_the_means_said_and_tried_again_after_its_pause() -> None:
+    async with staged() as stage:
+        stage.engines.outcomes["gpu0"] = BOOM
+        await stage.fall("gpu0")
+        assert stage.told[-1] == (
+            "restart.failed",
+            {
+                "backend": "gpu0",
+                "reason": "systemctl ended with exit status 1",
+                "exit_status": 1,
+                "output": ["Unit not found."],
+                "next_in_s": 10.0,
+                "out_of_memory": False,
+            },
+        )
+        await stage.pass_s(10.0)
+        assert stage.events("nth", "next_in_s")[-2:] == [("started", 2, None), ("failed", None, 20.0)]
+        await stage.pass_s(60.0)
+        assert stage.events("next_in_s")[-2:] == [("failed", None), ("gave_up", None)]
+        fields = {"backend": "gpu0", "times": 3, "window_s": 3600.0, "reason": BOOM.words}
+        assert stage.told[-1] == ("restart.gave_up", fields)
+        await stage.pass_s(7200.0)
+        assert stage.told[-1] == ("restart.gave_up", fields)
+
+
+async def test_given_up_backend_that_answers_and_gives_a_token_gets_exchanges() -> None:
+    async with staged(backend("gpu0", replace(RULES, times_max=1))) as stage:
+        stage.engines.outcomes["gpu0"] = BOOM
+        await stage.fall("gpu0")
+        assert stage.events()[-1] == ("gave_up",)
+        await stage.find("gpu0", GOOD, GOOD)
+        assert usable(stage) == ["gpu0"]
+        assert stage.told[-1] == ("restart.recovered", {"backend": "gpu0", "first_content_s": 0.25})
+
+
+async def test_child_that_ended_is_restarted_at_once_and_told_with_what_it_left() -> None:
+    async with staged(backend("gpu0", CHILD)) as stage:
+        assert stage.engines.followed == [("gpu0",)]
+        stage.supervisor.on_child_exit("gpu0", KILLED)
+        await stage.settle()
+        assert stage.engines.asked == ["restart gpu0"]
+        assert stage.events("cause", "reason") == [("started", "exited", f"{KILLED.words}; memory had run out")]
+        stage.supervisor.on_child_exit("gpu0", KILLED)
+        event, fields = stage.told[-1]
+        assert (event, fields["exit_status"], fields["out_of_memory"]) == ("restart.failed", -9, True)
+        assert fields["output"] == ["loading", "oom"]
+        stage.supervisor.on_child_exit("unknown", KILLED)
+
+
+async def test_backend_that_generates_nothing_or_is_slow_is_restarted_and_then_not_slow_any_more() -> None:
+    async with staged(backend("gpu0", replace(RULES, is_degraded_enough=True)), backend("gpu1")) as stage:
+        stage.supervisor.on_barren("gpu1", "no token within 120s")
+        await stage.settle()
+        stage.publisher.set_upkeep("gpu0", is_degraded=True)
+        await stage.pass_s(5.0)
+        assert stage.engines.asked == ["restart gpu1"]
+        assert stage.status("gpu0")["waits_for"] == "gpu1, which is being restarted"
+        await stage.find("gpu1", GOOD)
+        await stage.find("gpu0", GOOD)
+        assert stage.events("backend", "cause") == [
+            ("started", "gpu1", "suspicious"),
+            ("succeeded", "gpu1", None),
+            ("started", "gpu0", "degraded"),
+            ("succeeded", "gpu0", None),
+        ]
+        assert not stage.state("gpu0").is_degraded
+
+
+@pytest.mark.parametrize("finding", [ASLEEP, replace(BAD, wants_key=True)], ids=["asleep", "another key"])
+async def test_backend_that_is_well_but_not_for_us_is_never_restarted(finding: Any) -> None:
+    async with staged() as stage:
+        await stage.find("gpu0", *[finding] * 1000)
+        assert (stage.state("gpu0").condition, stage.events()) == (Condition.DOWN, [])
+
+
+async def test_engine_that_loads_is_given_its_time() -> None:
+    async with staged() as stage:
+        await stage.find("gpu0", *[LOADING] * 250)
+        assert stage.events() == []
+
+
+async def test_one_backend_of_a_color_is_restarted_at_a_time_and_colors_do_not_wait_for_each_other() -> None:
+    blue = [backend(name, color=Color.BLUE) for name in ("b1", "b2")]
+    async with staged(*blue, backend("g1", color=Color.GREEN)) as stage:
+        stage.engines.is_held = True
+        for _ in range(6):
+            for name in ("b1", "b2", "g1"):
+                stage.publisher.on_finding(name, BAD)
+                stage.supervisor.on_finding(name, BAD)
+            await stage.pass_s(1.0)
+        assert stage.engines.asked == ["restart b1", "restart g1"]
+        stage.engines.let.set()
+        await stage.find("b1", GOOD, GOOD)
+        assert stage.engines.asked[2:] == ["token b1", "restart b2"]
+
+
+async def test_daemon_that_was_stopped_restarts_nobody_for_that() -> None:
+    async with staged() as stage:
+        await stage.find("gpu0", *[BAD] * 5)
+        stage.now_s += 600.0
+        # The first was on its way when the daemon was stopped.
+        await stage.find("gpu0", *[BAD] * 6)
+        assert stage.events() == []
+        await stage.find("gpu0", BAD)
+        assert stage.events() == [("started",)]
+
+
+# --- The operator
+
+
+async def test_operator_s_word_begins_at_once_or_says_why_not() -> None:
+    async with staged(backend("gpu0"), backend("gpu1", None), backend("gpu2")) as stage:
+        order = stage.supervisor.restart
+        assert await order("gpu7") == RestartOrder("no backend is named 'gpu7'", is_known=False)
+        assert (await order("gpu1")).refusal == "the file names no means of restarting it; want a restart: under the backend"
+        stage.engines.is_held = True
+        assert await order("gpu0") == RestartOrder()
+        assert (await order("gpu0")).refusal == "it is being restarted already (acting)"
+        assert (await order("gpu2")).refusal == "gpu0 is being restarted, and of one color only one at a time is"
+        assert usable(stage) == ["gpu1", "gpu2"]
+        assert stage.events("backend", "cause") == [
+            ("refused", "gpu1", None),
+            ("started", "gpu0", "operator"),
+            ("refused", "gpu0", None),
+            ("refused", "gpu2", None),
+        ]
+
+
+async def test_backend_in_maintenance_is_the_operator_s_alone() -> None:
+    async with staged() as stage:
+        stage.engines.outcomes["gpu0"] = BOOM
+        await stage.fall("gpu0")
+        stage.publisher.set_duty("gpu0", Duty.MAINTENANCE)
+        await stage.pass_s(100.0)
+        assert (stage.events(), stage.state("gpu0").is_restarting) == ([("started",), ("failed",)], False)
+        assert "maintenance" in (await stage.supervisor.restart("gpu0")).refusal
+
+
+# --- The file
+
+
+async def test_backend_whose_restart_the_file_takes_back_is_let_go() -> None:
+    async with staged() as stage:
+        stage.engines.is_held = True
+        await stage.fall("gpu0")
+        stage.reload(backend("gpu0", None))
+        await stage.pass_s(5.0)
+        assert not stage.state("gpu0").is_restarting
+        assert stage.events("reason") == [("started", BAD.reason), ("failed", "the file no longer has it so")]
+        assert stage.supervisor.status("gpu0") is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [backend("gpu0", CHILD, address=Address("http", "gpu9", 8000)), backend("gpu0", replace(CHILD, argv=("llama-server", "-v")))],
+    ids=["another address", "another command"],
+)
+async def test_backend_that_is_another_one_begins_anew_and_has_its_time(other: Backend) -> None:
+    async with staged(backend("gpu0", CHILD)) as stage:
+        stage.engines.is_held = True
+        await stage.fall("gpu0")
+        stage.reload(other)
+        await stage.settle()
+        assert (stage.engines.followed, stage.status("gpu0")["times"]) == ([("gpu0",), ("gpu0",)], 0)
+        assert not stage.state("gpu0").is_restarting
+        await stage.find("gpu0", *[BAD] * 50)
+        assert stage.events() == [("started",), ("failed",)]
+
+
+async def test_other_rules_hold_from_the_next_step_on() -> None:
+    async with staged() as stage:
+        await stage.fall("gpu0")
+        stage.reload(backend("gpu0", replace(RULES, ready_s=1.0)))
+        await stage.pass_s(1.0)
+        assert stage.events("reason")[-1] == ("failed", f"not ready within 1s: {BAD.reason}")
+
+
+# --- What survives
+
+
+async def test_restarts_are_counted_across_the_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "restarts.json"
+    for times in (1, 2, 3):
+        async with staged(path=path, now_s=100.0 * times, wall_s=1.8e9 + 60.0 * times) as stage:
+            stage.engines.outcomes["gpu0"] = BOOM
+            await stage.fall("gpu0")
+            assert stage.events("nth")[0] == ("started", times)
+    assert stage.events("next_in_s")[1:] == [("failed", None), ("gave_up", None)]
+    async with staged(path=path, now_s=1.0, wall_s=1.8e9 + 300.0) as stage:
+        await stage.fall("gpu0")
+        assert (stage.events(), stage.status("gpu0")["phase"]) == ([], "gave_up")
+
+
+async def test_restart_is_counted_before_the_means_are_used(tmp_path: Path) -> None:
+    """They may end this very machine."""
+    path = tmp_path / "restarts.json"
+    async with staged(path=path) as stage:
+        stage.engines.is_held = True
+        await stage.fall("gpu0")
+        assert stage.engines.asked == ["restart gpu0"]
+        assert len(decode_restarts(path.read_bytes())["gpu0"].begun_unix_s) == 1
+
+
+async def test_wall_clock_that_jumps_changes_no_pause_and_no_count(tmp_path: Path) -> None:
+    path = tmp_path / "restarts.json"
+    async with staged(path=path) as stage:
+        stage.engines.outcomes["gpu0"] = BOOM
+        await stage.fall("gpu0")
+        stage.wall_s += 10 * 365 * 86400.0
+        await stage.pass_s(9.0)
+        assert (stage.status("gpu0")["times"], stage.events()[-1]) == (1, ("failed",))
+        await stage.settle()
+        (at_unix_s,) = decode_restarts(path.read_bytes())["gpu0"].begun_unix_s
+        assert stage.wall_s - at_unix_s < 12.0
+
+
+@pytest.mark.parametrize("content", [b"", b'{"version": 2}', b'{"version": 1, "restarts": {"gpu0": {"begun_unix_s": ["now"]}}}'])
+def test_file_that_cannot_be_read_says_so(content: bytes) -> None:
+    with pytest.raises(StateUnreadableError):
+        decode_restarts(content)
+
+
+def test_file_says_what_was_kept_beside_the_rollout_s() -> None:
+    restarts = {"gpu0": Kept((1.8e9, 1.8e9 + 0.5), has_given_up=True), "gpu1": Kept()}
+    assert decode_restarts(encode_restarts(restarts)) == restarts
+    env = {"HOME": "/home/pi"}
+    rollout, counted = (state_path(env, Path("/etc/u.yaml"), *what) for what in ((), (RESTARTS,)))
+    assert rollout is not None
+    assert counted == rollout.with_name(rollout.name.replace("rollout-", "restarts-"))
+
+
+# --- The end, and mistakes of our own
+
+
+async def test_end_of_the_daemon_ends_what_is_under_way_and_says_so() -> None:
+    async with staged(backend("gpu0", CHILD)) as stage:
+        stage.engines.is_held = True
+        await stage.fall("gpu0")
+        await stage.supervisor.close()
+        assert stage.events("reason")[-1] == ("failed", "the daemon is stopping")
+        assert (stage.engines.asked[-1], stage.supervisor._tasks) == ("close", set())
+        stage.supervisor.on_child_exit("gpu0", KILLED)
+        await stage.pass_s(60.0)
+        assert (await stage.supervisor.restart("gpu0")).refusal == "the daemon is stopping"
+        assert stage.engines.asked.count("restart gpu0") == 1
+
+
+def gathered_mistakes() -> list[str]:
+    """Begin to gather what the loop is told of."""
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    return told
+
+
+async def test_mistake_of_our_own_counts_as_a_restart_that_failed() -> None:
+    told = gathered_mistakes()
+    async with staged() as stage:
+        stage.engines.error = RuntimeError("a mistake")
+        await stage.fall("gpu0")
+        assert stage.events("reason")[-1] == ("failed", "a mistake of the daemon's own, which its log tells")
+        stage.engines.error = None
+        await stage.pass_s(10.0)
+        stage.engines.error = RuntimeError("another mistake")
+        await stage.find("gpu0", GOOD, GOOD)
+        assert (usable(stage), len(told)) == ([], 2)
+        stage.engines.error = None
+        await stage.pass_s(5.0)
+        assert usable(stage) == ["gpu0"]
+
+
+async def test_status_is_there_for_those_that_can_be_restarted() -> None:
+    async with staged(backend("gpu0"), backend("gpu1", None)) as stage:
+        assert stage.status("gpu0")["phase"] == "watching"
+        assert stage.supervisor.status("gpu1") is None

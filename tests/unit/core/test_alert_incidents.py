@@ -1,0 +1,104 @@
+"""One incident and one channel: what is told of it follows from what is so and what was told."""
+
+from understudy.core.alert_incidents import CALM_S, END_SETTLE_S, SETTLE_S, Alert, Incident, Phase, Told, want_of
+from understudy.core.alert_words import Saying
+from understudy.core.alert_writing import Cost
+from understudy.core.upkeep import Severity
+
+DOWN = Alert("backend.down", Phase.BEGINS, "condition", "gpu0", Severity.WARNING, {"reason": "refused"})
+UP = Alert("backend.up", Phase.ENDS, "condition", "gpu0", Severity.INFO)
+SWITCHED = Alert("rollout.switched", Phase.HAPPENS, "switch", "", Severity.INFO)
+REPEAT_S = 3600.0
+
+
+def incident_at(now_s: float = 100.0) -> Incident:
+    incident = Incident(DOWN)
+    incident.begin(DOWN, now_s, Cost(5, 1))
+    return incident
+
+
+def test_a_beginning_is_told_when_it_has_settled() -> None:
+    want = want_of(incident_at(), Told(), REPEAT_S, 101.0)
+    assert want is not None
+    assert (want.saying, want.ready_at_s, want.event) == (Saying.BEGAN, 100.0 + SETTLE_S["backend.down"], "backend.down")
+
+
+def test_what_was_told_is_told_again_only_as_a_reminder() -> None:
+    incident, told = incident_at(), Told()
+    want = want_of(incident, told, REPEAT_S, 110.0)
+    assert want is not None
+    want.mark(110.0)
+    assert want_of(incident, told, REPEAT_S, 3709.0) is None
+    reminder = want_of(incident, told, REPEAT_S, 3710.0)
+    assert reminder is not None
+    assert reminder.saying is Saying.REMINDS
+    assert want_of(incident, told, 0.0, 3710.0) is None
+
+
+def test_an_end_carries_its_length_its_cost_and_its_own_name() -> None:
+    incident, told = incident_at(), Told(is_on=True, severity=Severity.WARNING, at_s=110.0)
+    incident.end(UP, 160.0, Cost(8, 13))
+    want = want_of(incident, told, REPEAT_S, 160.0)
+    assert want is not None
+    assert (want.saying, want.event, want.ready_at_s) == (Saying.ENDED, "backend.up", 160.0 + END_SETTLE_S)
+    note = want.note(165.0, 3 * 60)
+    assert (note.lasted_s, note.cost, note.since, note.event) == (60.0, Cost(3, 12), "02:59", "backend.down")
+
+
+def test_a_blip_that_nobody_heard_of_stays_unheard() -> None:
+    incident = incident_at()
+    incident.end(UP, 102.0, None)
+    assert want_of(incident, Told(), REPEAT_S, 200.0) is None
+    assert incident.is_past([Told()], 102.0 + CALM_S + END_SETTLE_S)
+
+
+def test_an_end_that_is_taken_back_at_once_was_none() -> None:
+    incident, told = incident_at(), Told(is_on=True, severity=Severity.WARNING, at_s=110.0)
+    incident.end(UP, 160.0, None)
+    incident.begin(DOWN, 163.0, None)
+    assert want_of(incident, told, REPEAT_S, 170.0) is None
+    assert (incident.since_s, incident.worthy) == (100.0, 0)
+
+
+def test_what_gets_worse_is_told_and_what_is_tried_again_is_not() -> None:
+    def step(name: str, severity: Severity) -> Alert:
+        return Alert(f"restart.{name}", Phase.BEGINS, "restart", "gpu0", severity)
+
+    incident = Incident(step("started", Severity.INFO))
+    told = Told(is_on=True, severity=Severity.WARNING, at_s=0.0)
+    incident.begin(step("failed", Severity.WARNING), 0.0, None)
+    incident.begin(step("started", Severity.INFO), 20.0, None)
+    assert incident.alert.event == "restart.failed"
+    assert want_of(incident, told, 0.0, 30.0) is None
+    incident.begin(step("gave_up", Severity.ERROR), 40.0, None)
+    want = want_of(incident, told, 0.0, 40.0)
+    assert want is not None
+    assert (want.saying, want.event, want.ready_at_s) == (Saying.BEGAN, "restart.gave_up", 40.0)
+
+
+def test_what_happens_at_once_is_told_once_with_its_number() -> None:
+    incident, told = Incident(SWITCHED), Told()
+    for at_s in (0.0, 1.0):
+        incident.begin(SWITCHED, at_s, None)
+    want = want_of(incident, told, REPEAT_S, 5.0)
+    assert want is not None
+    assert (want.saying, want.note(5.0, 0).times) == (Saying.HAPPENED, 2)
+    want.mark(5.0)
+    assert want_of(incident, told, REPEAT_S, 9999.0) is None
+
+
+def test_flapping_is_told_once_and_then_that_it_is_steady() -> None:
+    incident, told = Incident(DOWN), Told()
+    for at_s in (0.0, 60.0, 120.0):
+        incident.begin(DOWN, at_s, None)
+        incident.end(UP, at_s + 20.0, None)
+    flaps = want_of(incident, told, REPEAT_S, 141.0)
+    assert flaps is not None
+    assert (flaps.saying, flaps.note(141.0, 60).times) == (Saying.FLAPS, 3)
+    flaps.mark(141.0)
+    assert want_of(incident, told, REPEAT_S, 300.0) is None
+    steady = want_of(incident, told, REPEAT_S, 140.0 + CALM_S)
+    assert steady is not None
+    assert (steady.saying, steady.note(141.0, 60).is_on) == (Saying.STEADY, False)
+    steady.mark(741.0)
+    assert incident.is_past([told], 900.0)

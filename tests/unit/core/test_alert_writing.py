@@ -1,0 +1,110 @@
+"""One message: what, where, since when, why, what was done, what a person may do."""
+
+# ruff: noqa: RUF001  Chinese has punctuation of its own
+
+import pytest
+
+from understudy.core.alert_words import Saying
+from understudy.core.alert_writing import NOTES_MAX, Cost, Note, duration, write, write_test
+from understudy.core.upkeep import Language, Severity
+
+EN, ZH = Language.ENGLISH, Language.CHINESE
+
+
+def down(name: str = "gpu0", saying: Saying = Saying.BEGAN, cost: Cost | None = None) -> Note:
+    facts = {"reason": "refused the connection"}
+    return Note(saying, "backend.down", Severity.WARNING, who=name, facts=facts, since="03:12", lasted_s=125.0, cost=cost)
+
+
+def empty() -> Note:
+    return Note(Saying.BEGAN, "pool.empty", Severity.ERROR, facts={"backends": "8"}, since="03:12", lasted_s=6.0)
+
+
+def test_a_backend_down_in_english() -> None:
+    subject, body = write([down()], EN)
+    assert subject == "Understudy: gpu0 down"
+    assert body == (
+        "gpu0 is down since 03:12 (2 min).\n"
+        "Why: refused the connection\n"
+        "Done: it gets no request until it answers again.\n"
+        "You may: look at its machine; understudy restart gpu0"
+    )
+
+
+def test_a_backend_down_in_chinese() -> None:
+    subject, body = write([down()], ZH)
+    assert subject == "Understudy：gpu0 不可用"
+    assert body == (
+        "后端 gpu0 自 03:12 起不可用（已 2 分钟）。\n"
+        "原因：refused the connection\n"
+        "已处理：恢复应答之前不再接收请求。\n"
+        "可以：检查该机器；understudy restart gpu0"
+    )
+
+
+def test_a_recovery_says_how_long_it_was_and_what_it_cost() -> None:
+    subject, body = write([down(saying=Saying.ENDED, cost=Cost(failed=3, moved=12))], EN)
+    assert subject == "Understudy: gpu0 up"
+    assert body == (
+        "gpu0 is up again; it was down for 2 min, since 03:12.\nMeanwhile 3 requests failed and 12 were saved by another backend."
+    )
+    assert write([down(saying=Saying.ENDED, cost=Cost())], EN)[1].endswith("No request failed meanwhile.")
+
+
+def test_several_are_one_message_that_names_them_with_the_worst_first() -> None:
+    subject, body = write([*(down(f"gpu{index}") for index in range(8)), empty()], EN)
+    assert subject == "Understudy: no backend can answer; gpu0, gpu1, gpu2, gpu3 +4 down"
+    lines = body.split("\n")
+    assert lines[0] == "The pool is empty since 03:12 (6 s)."
+    assert lines[1] == "gpu0 is down since 03:12 (2 min). Why: refused the connection"
+    assert len(lines) == 9
+
+
+def test_a_long_list_is_cut_with_a_count() -> None:
+    body = write([down(f"gpu{index}") for index in range(NOTES_MAX + 5)], EN)[1]
+    assert body.split("\n")[-1] == "... and 5 more; see understudy status"
+
+
+def test_a_line_that_the_facts_do_not_fill_is_left_out() -> None:
+    note = Note(Saying.BEGAN, "slo.broken", Severity.WARNING, who="errors", since="03:12")
+    assert write([note], EN)[1].split("\n") == [
+        "The promise errors is broken since 03:12 (0 s).",
+        "You may: understudy status says where the time goes",
+    ]
+
+
+def test_what_a_backend_says_cannot_be_a_template() -> None:
+    note = Note(Saying.BEGAN, "backend.down", Severity.WARNING, who="gpu0", facts={"reason": "{who} {0} {x"})
+    assert "Why: {who} {0} {x" in write([note], EN)[1]
+
+
+def test_a_moment_that_came_often_is_told_once() -> None:
+    note = Note(
+        Saying.HAPPENED, "rollout.switched", Severity.INFO, facts={"active": "green", "was": "blue"}, since="03:12", times=4
+    )
+    subject, body = write([note], EN)
+    assert subject == "Understudy: green active"
+    assert body.startswith("green takes the new conversations since 03:12 (was blue). (4 times)")
+
+
+@pytest.mark.parametrize("language", Language)
+def test_a_test_message_names_its_channel(language: Language) -> None:
+    subject, body = write_test("mailto: example.org", language)
+    assert "Understudy" in subject
+    assert "mailto: example.org" in body
+
+
+@pytest.mark.parametrize(
+    ("seconds", "english", "chinese"),
+    [
+        (-1.0, "0 s", "0 秒"),
+        (12.4, "12 s", "12 秒"),
+        (119.0, "1 min", "1 分钟"),
+        (3600.0, "1 h", "1 小时"),
+        (3900.0, "1 h 5 min", "1 小时 5 分钟"),
+        (86400.0, "1 d", "1 天"),
+        (183600.0, "2 d 3 h", "2 天 3 小时"),
+    ],
+)
+def test_a_duration_is_said_as_people_do(seconds: float, english: str, chinese: str) -> None:
+    assert (duration(seconds, EN), duration(seconds, ZH)) == (english, chinese)
