@@ -6,7 +6,6 @@ What is played is the engine behind a backend: the means that restart it, the to
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from support.targets import UP, target
 from understudy.controlplane.means import MeansOutcome, Proof, Surroundings
@@ -177,7 +176,7 @@ def backend(name: str, rules: RestartRules | None = RULES, color: Color = Color.
 class Stage:
     """A supervisor with a real publisher and a real file, two clocks to turn, and everything that was told."""
 
-    def __init__(self, *backends: Backend, path: Path | None = None, now_s: float = 5000.0, wall_s: float = 1.8e9) -> None:
+    def __init__(self, *backends: Backend, file: StateFile | None = None, now_s: float = 5000.0, wall_s: float = 1.8e9) -> None:
         self.now_s = now_s
         self.wall_s = wall_s
         self.engines = Engines()
@@ -188,7 +187,7 @@ class Stage:
         self.probed: list[str] = []
         self.published = Published(first_snapshot(RoutingPlan(backends or (backend("gpu0"),)), now_s))
         self.publisher = Publisher(self.published, self.clock, lambda _: None, lambda *_: None)
-        self.supervisor = self._make(path)
+        self.supervisor = self._make(file or StateFile(None))
         self.supervisor.begin()
 
     def clock(self) -> float:
@@ -200,7 +199,7 @@ class Stage:
         if event != "state.not_kept":
             self.told.append((event, fields))
 
-    def _make(self, path: Path | None) -> Supervisor:
+    def _make(self, file: StateFile) -> Supervisor:
         around = Surroundings(
             leave=self.left.append,
             in_flight=lambda name: self.in_flight.get(name, 0),
@@ -213,7 +212,7 @@ class Stage:
             self.publisher,
             self.engines,
             self.engines.prove,
-            RestartsKeeper(StateFile(path), self.tell),
+            RestartsKeeper(file, self.tell),
             around=around,
             clock=self.clock,
             wall=lambda: self.wall_s,

@@ -7,12 +7,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.records import attempt, exchange
 from tidy.source_tree import TOP
 from understudy.core.color import Color, RolloutRules
+from understudy.core.objectives import Objective, Standing
 from understudy.core.shadowing import ShadowOutcome
 from understudy.core.snapshot import Address, Backend, BackendState, RoutingPlan, RoutingSnapshot, Target
 from understudy.core.tally import Tally
 from understudy.core.transcript import Refusal
+from understudy.engines.figures import Figures
 from understudy.errors import FailureKind
 from understudy.telemetry.metrics import Metrics, Moment
+from understudy.telemetry.objective_counts import ObjectiveMoment
 from understudy.telemetry.session_counts import CacheMoment, SessionMoment
 from understudy.telemetry.shadow_counts import ShadowCounts
 
@@ -37,7 +40,9 @@ def rendered() -> Described:
     shadows.on_finished(Color.GREEN, "pi", ShadowOutcome.ANSWERED, likeness=0.5, ttft_s=0.1)
     backend = Backend("pi", Address("http", "127.0.0.1", 1))
     snapshot = RoutingSnapshot(1, RoutingPlan((backend,), rollout=RolloutRules(is_on=True)), (Target(backend, BackendState()),))
-    moment = Moment(snapshot, Tally(), 0.0, sessions=SessionMoment(), cache=CacheMoment(), shadows=shadows)
+    standing = Standing(Objective.ERRORS, 0.1, 0.05, is_broken=True, samples=20)
+    objectives = ObjectiveMoment((standing,), {"pi": Figures(1, 2, 0.5, 0.5)})
+    moment = Moment(snapshot, Tally(), 0.0, sessions=SessionMoment(), cache=CacheMoment(), shadows=shadows, objectives=objectives)
     text = metrics.render(moment).decode()
     found: Described = {}
     for family in text_string_to_metric_families(text):

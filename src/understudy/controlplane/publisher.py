@@ -160,7 +160,10 @@ class Publisher:
         return True
 
     def set_upkeep(self, name: str, *, is_restarting: bool | None = None, is_degraded: bool | None = None) -> bool:
-        """Take what upkeep says of one backend, None: as it was; False when there is no such backend."""
+        """Take what upkeep says of one backend, None: as it was; False when there is no such backend.
+
+        One whose restart is over begins its slow start now, however long its probes have been good.
+        """
         known = self._known.get(name)
         if known is None:
             return False
@@ -170,7 +173,11 @@ class Publisher:
             is_degraded=known.state.is_degraded if is_degraded is None else is_degraded,
         )
         if state != known.state:
-            self._known[name] = replace(known, state=state)
+            health, rules = known.health, known.backend.health
+            is_over = known.state.is_restarting and not state.is_restarting
+            if is_over and rules.slow_start_s > 0 and health.condition in (Condition.UP, Condition.WARMING):
+                health = turned(health, Turn.RENEW, health.reason, self._clock())
+            self._known[name] = _Known(known.backend, _seen_as(health, state), health)
             self._publish(self.snapshot.plan)
         return True
 

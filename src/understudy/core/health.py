@@ -30,6 +30,7 @@ class Turn(StrEnum):
     FALL = "fall"  # enough bad ones in a row, or one that says loading
     WARM = "warm"  # slow start is over
     FORGET = "forget"  # nobody looks any more: maintenance began or ended
+    RENEW = "renew"  # another process answers there, which has proven itself: its slow start begins
 
 
 # HAProxy's rule for UNKNOWN: slow start does not apply to what was up before we looked for the first time.
@@ -40,6 +41,8 @@ NEXT: dict[tuple[Condition, Turn], Condition] = {
     (Condition.WARMING, Turn.WARM): Condition.UP,
     (Condition.WARMING, Turn.FALL): Condition.DOWN,
     (Condition.UP, Turn.FALL): Condition.DOWN,
+    (Condition.UP, Turn.RENEW): Condition.WARMING,
+    (Condition.WARMING, Turn.RENEW): Condition.WARMING,
     (Condition.UNKNOWN, Turn.FORGET): Condition.UNKNOWN,
     (Condition.DOWN, Turn.FORGET): Condition.UNKNOWN,
     (Condition.WARMING, Turn.FORGET): Condition.UNKNOWN,

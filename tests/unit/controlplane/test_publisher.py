@@ -373,3 +373,15 @@ def test_what_upkeep_says_of_a_backend_is_published_once() -> None:
     assert (state.is_restarting, state.is_degraded) == (True, True)
     assert play.published.current.generation == generation + 2
     assert not play.publisher.set_upkeep("nobody", is_degraded=True)
+
+
+def test_one_whose_restart_is_over_begins_its_slow_start_now() -> None:
+    play = Play(replace(PI, health=HealthRules(slow_start_s=30.0)))
+    play.find(GOOD)
+    play.publisher.set_upkeep("pi", is_restarting=True)
+    play.now_s += 100.0
+    play.publisher.set_upkeep("pi", is_restarting=False)
+    assert (play.state().condition, play.state().since_at_s) == (Condition.WARMING, play.now_s)
+    play.now_s += 30.0
+    play.publisher.tick()
+    assert play.state().condition is Condition.UP

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from support.restart_play import ASLEEP, BAD, BOOM, CHILD, GOOD, KILLED, LOADING, RULES, Stage, backend
+from support.rollout_play import HeldFile
 from understudy.controlplane.means import Proof, RestartOrder
 from understudy.controlplane.state_file import (
     RESTARTS,
+    StateFile,
     StateUnreadableError,
     decode_restarts,
     encode_restarts,
@@ -27,7 +29,7 @@ from understudy.core.snapshot import Address, Backend, Condition, Duty
 @asynccontextmanager
 async def staged(*backends: Backend, path: Path | None = None, **rest: Any) -> AsyncIterator[Stage]:
     """A stage whose backends have been found well."""
-    stage = Stage(*backends, path=path, **rest)
+    stage = Stage(*backends, file=StateFile(path), **rest)
     for one in stage.published.current.targets:
         await stage.find(one.backend.name, GOOD)
     yield stage
@@ -269,12 +271,17 @@ async def test_restarts_are_counted_across_the_daemon(tmp_path: Path) -> None:
 
 async def test_restart_is_counted_before_the_means_are_used(tmp_path: Path) -> None:
     """They may end this very machine."""
-    path = tmp_path / "restarts.json"
-    async with staged(path=path) as stage:
-        stage.engines.is_held = True
-        await stage.fall("gpu0")
-        assert stage.engines.asked == ["restart gpu0"]
-        assert len(decode_restarts(path.read_bytes())["gpu0"].begun_unix_s) == 1
+    disk = HeldFile(tmp_path / "restarts.json")
+    stage = Stage(file=disk)
+    assert await stage.supervisor.restart("gpu0") == RestartOrder()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (stage.left, stage.engines.asked) == ([], [])
+    disk.is_let.set()
+    await stage.settle()
+    assert stage.engines.asked == ["restart gpu0"]
+    assert len(decode_restarts(disk.writes[0])["gpu0"].begun_unix_s) == 1
+    await stage.supervisor.close()
 
 
 async def test_wall_clock_that_jumps_changes_no_pause_and_no_count(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ def test_table_is_this_one_and_no_other() -> None:
         (Condition.WARMING, Turn.WARM): Condition.UP,
         (Condition.WARMING, Turn.FALL): Condition.DOWN,
         (Condition.WARMING, Turn.FORGET): Condition.UNKNOWN,
+        (Condition.WARMING, Turn.RENEW): Condition.WARMING,
+        (Condition.UP, Turn.RENEW): Condition.WARMING,
         (Condition.UP, Turn.FALL): Condition.DOWN,
         (Condition.UP, Turn.FORGET): Condition.UNKNOWN,
     }

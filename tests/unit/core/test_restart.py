@@ -227,6 +227,8 @@ def test_backend_that_flaps_is_restarted_ever_more_rarely_and_not_for_ever() -> 
         play.probe(GOOD, GOOD)
     did = play.take_did()
     assert (did.count(ACT), did.count(SUCCEED), did.count(GIVE_UP)) == (3, 3, 1)
+    # Whatever probes say of it from now on, it gets nothing before it has given a token.
+    assert did[did.index(GIVE_UP) - 1] is TAKE_OUT
 
 
 def test_last_restart_that_fails_gives_up_once() -> None:

@@ -182,7 +182,7 @@ def test_one_is_unproven_of_a_color_as_long_as_all_of_it_are() -> None:
         one = target(name, **facts)
         return replace(one, backend=replace(one.backend, color=Color.GREEN))
 
-    unknown = {"condition": Condition.UNKNOWN}
+    unknown: dict[str, Any] = {"condition": Condition.UNKNOWN}
     assert Shortlist(snapshot(green("a", **unknown)), CHAT).is_unproven("green")
     assert not Shortlist(snapshot(green("a", **unknown), green("b")), CHAT).is_unproven("green")
     assert not Shortlist(snapshot(target("a", **unknown)), CHAT).is_unproven("green")
