@@ -68,6 +68,7 @@ def table(status: dict[str, Any], *, is_colored: bool, width: int = 0) -> str:
     lines = [
         *_header(status, is_colored=is_colored),
         *_rollout_lines(status, backends, width),
+        *_broken_lines(status),
         "",
         _line(columns, widths, _BOLD if is_colored else "", range(len(columns))),
     ]
@@ -132,6 +133,21 @@ def _rollout_lines(status: dict[str, Any], backends: Sequence[dict[str, Any]], w
     return rollout_lines(rollout, time.time(), colors, width)
 
 
+def _broken_lines(status: dict[str, Any]) -> list[str]:
+    """Return a line for every promise that is broken and every alert channel that fails."""
+    lines = []
+    for each in status.get("objectives") or ():
+        if isinstance(each, dict) and each.get("broken"):
+            value, bound = _number(each.get("value")), _number(each.get("bound"))
+            lasted = duration(_number(each.get("broken_for_s")))
+            lines.append(f"slo {_text(each.get('objective'))}: {value:g} where {bound:g} is promised, for {lasted}")
+    return lines + [
+        f"alerts to {_text(each.get('name'))} fail: {_text(each.get('last_error'))}"
+        for each in status.get("alerts") or ()
+        if isinstance(each, dict) and each.get("last_error")
+    ]
+
+
 def _reload_words(last: object) -> str:
     if not isinstance(last, dict):
         return ", never reloaded"
@@ -164,6 +180,15 @@ def _condition(backend: dict[str, Any]) -> str:
     words = [_text(backend.get("condition"))]
     if (duty := backend.get("duty")) != "ready":
         words.append(_text(duty))
+    if backend.get("restarting"):
+        words.append("restarting")
+    if backend.get("degraded"):
+        words.append("degraded")
+    restart, warm = backend.get("restart"), backend.get("warm")
+    if isinstance(restart, dict) and restart.get("phase") == "gave_up":
+        words.append("restarts have not helped")
+    if isinstance(warm, dict) and not warm.get("is_warm"):
+        words.append("not warm")
     if left_s := _number(backend.get("ejected_for_s")):
         words.append(f"ejected {duration(left_s)}")
     elif backend.get("half_open"):

@@ -189,3 +189,27 @@ def test_watching_goes_on_until_interrupted(capsys: pytest.CaptureFixture[str], 
     told = capsys.readouterr()
     assert told.out.count("BACKEND") == 2
     assert told.err.startswith("understudy: understudy failed at this request")
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"restarting": True}, "up, restarting"),
+        ({"degraded": True}, "up, degraded"),
+        ({"restart": {"phase": "gave_up"}}, "up, restarts have not helped"),
+        ({"warm": {"is_warm": False}}, "up, not warm"),
+        ({"warm": {"is_warm": True}}, "up "),
+    ],
+)
+def test_what_upkeep_does_stands_beside_the_condition(facts: dict[str, Any], words: str) -> None:
+    assert words in table(STATUS | {"backends": [PI | facts]}, is_colored=False)
+
+
+def test_what_is_broken_is_told_above_the_table() -> None:
+    objective = {"objective": "errors", "value": 0.05, "bound": 0.001, "broken": True, "broken_for_s": 90.0}
+    channel = {"name": "dingtalk", "last_error": "answered 500\x1b"}
+    text = table(
+        STATUS | {"objectives": [objective, {"broken": False}], "alerts": [channel, {"last_error": ""}]}, is_colored=False
+    )
+    assert "slo errors: 0.05 where 0.001 is promised, for 1m 30s\n" in text
+    assert "alerts to dingtalk fail: answered 500\\x1b\n" in text
