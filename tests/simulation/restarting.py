@@ -23,7 +23,8 @@ from understudy.core.color import Color
 from understudy.core.restart import UNDER_WAY
 from understudy.core.shortlist import is_usable
 from understudy.core.snapshot import Address, Backend, Duty, HealthRules, Published, RoutingPlan
-from understudy.core.upkeep import RestartKind, RestartRules
+from understudy.core.upkeep import NO_WAKING, RestartKind, RestartRules, WakeRules
+from understudy.core.waking import sleeps
 from understudy.engines.contract import Finding
 
 _Arguments = TypeVarTuple("_Arguments")
@@ -36,6 +37,11 @@ TIMEOUT_S = 3.0
 # From an engine's being well again to our knowing it: an interval with its jitter, two good probes, a tick.
 UNKNOWN_S_MAX = 15.0
 
+# What happens, by how often.
+_TROUBLES = {"hung": 6, "dead": 8, "barren": 4, "slow": 3, "blip": 6, "asleep": 1, "lemon": 1, "exchanges": 8}
+_TROUBLES |= {"late": 2, "wall": 2, "anew": 1, "order": 2, "maintenance": 1}
+# This machine sleeps when it pleases, and is woken when somebody asks.
+SLEEPER = "n0"
 _NAMES = {"b0": Color.BLUE, "b1": Color.BLUE, "b2": Color.BLUE, "g0": Color.GREEN, "n0": Color.NONE}
 
 
@@ -56,7 +62,8 @@ def rules_of(name: str) -> RestartRules:
 
 
 def _backend(name: str, color: Color) -> Backend:
-    return Backend(name, Address("http", name, 8000), color=color, restart=rules_of(name), health=HealthRules(slow_start_s=20.0))
+    health, wake = HealthRules(slow_start_s=20.0), WakeRules(mac="00:1b:44:11:3a:b7") if name == SLEEPER else NO_WAKING
+    return Backend(name, Address("http", name, 8000), color=color, restart=rules_of(name), wake=wake, health=health)
 
 
 @dataclass
@@ -163,24 +170,7 @@ class World:
 
     async def _happen(self) -> None:
         name = self.dice.choice(list(_NAMES))
-        what = self.dice.choices(
-            [
-                "hung",
-                "dead",
-                "barren",
-                "slow",
-                "blip",
-                "asleep",
-                "lemon",
-                "exchanges",
-                "late",
-                "wall",
-                "anew",
-                "order",
-                "maintenance",
-            ],
-            [6, 8, 4, 3, 6, 1, 1, 8, 2, 2, 1, 2, 1],
-        )[0]
+        what = self.dice.choices(list(_TROUBLES), list(_TROUBLES.values()))[0]
         self.seen[what] += 1
         if what in {"hung", "dead", "barren", "asleep"}:
             self._break(name, what)
@@ -244,7 +234,9 @@ class World:
         if self.engines[name].state != "well":
             return
         self._turn(name, state)
-        if state == "barren":
+        if name == SLEEPER and state in {"hung", "dead"}:
+            self.loop.call_later(self.dice.uniform(60.0, 900.0), self._wake, name)
+        elif state == "barren":
             self.loop.call_later(5.0, self._find_barren, name)
         elif state == "dead" and rules_of(name).kind is RestartKind.RUN:
             self.loop.call_later(0.1, self.supervisor.on_child_exit, name, KILLED)
@@ -257,6 +249,12 @@ class World:
 
     def _come_back(self, name: str) -> None:
         if self.engines[name].state in {"hung", "asleep"}:
+            self._turn(name, "well")
+
+    def _wake(self, name: str) -> None:
+        target = next(one for one in self.published.current.targets if one.backend.name == name)
+        if sleeps(target) and self.engines[name].state in {"hung", "dead"} and not self.engines[name].is_lemon:
+            self.seen["woken"] += 1
             self._turn(name, "well")
 
     def _state(self, name: str) -> str:
@@ -353,6 +351,7 @@ class World:
     def _on_started(self, name: str, cause: str) -> None:
         now_s, rules = self.loop.time(), rules_of(name)
         self.seen[cause] += 1
+        self._expect((name, cause) != (SLEEPER, "probes"), f"{name}: restarted though it only sleeps")
         self._expect(name not in self._open, f"{name}: begun a second time")
         self._open.add(name)
         begun = self._begun[name]

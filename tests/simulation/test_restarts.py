@@ -44,7 +44,7 @@ def test_the_plays_reach_every_cause_and_every_end(tmp_path: Path) -> None:
         seen += played(seed, tmp_path).seen
     wanted = {"probes", "suspicious", "degraded", "operator", "exited"}
     wanted |= {f"restart.{end}" for end in ("started", "succeeded", "failed", "gave_up", "refused", "recovered")}
-    wanted |= {"late", "wall", "anew", "maintenance", "loads", "asleep"}
+    wanted |= {"late", "wall", "anew", "maintenance", "loads", "asleep", "woken"}
     assert wanted <= set(seen), wanted - set(seen)
     # Most of what breaks is mended without a person.
     assert seen["restart.succeeded"] > seen["restart.failed"] / 2 > seen["restart.gave_up"] / 2

@@ -107,7 +107,8 @@ class BackendSettings(Section):
         default=(), description="Models, by the clients' names, that are kept in its memory.", examples=["[qwen2.5]"]
     )
     warm_idle: Idle = Field(
-        default=NO_WARMTH.idle_s, description="They are kept this long after the backend's last exchange; or always."
+        default=NO_WARMTH.idle_s,
+        description="They are kept this long after the last exchange for them, on whichever backend; or always.",
     )
     wake: Annotated[WakeSettings, OrText(MAC_PATTERN), BeforeValidator(as_mac), nothing_is_empty(dict)] = Field(
         default_factory=WakeSettings.model_construct,

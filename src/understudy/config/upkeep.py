@@ -63,6 +63,21 @@ def _restart_clashes(restart: RestartSettings) -> Iterator[tuple[tuple[str, ...]
         for key in _OF_RUN_ALONE:
             if getattr(restart, key):
                 yield ("restart", key), f"{key} without run", f"run, or no {key}"
+    if RestartKind.DOCKER in kinds:
+        yield from _docker_clashes(restart)
+
+
+def _docker_clashes(restart: RestartSettings) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """The engine answers when the container has stopped, for which it has `grace`; then there must be time left to start it."""
+    timeout, grace = f"{restart.timeout:g}s", f"{restart.grace:g}s"
+    if restart.timeout > restart.grace:
+        return
+    if "timeout" in restart.model_fields_set:
+        want = "a timeout longer than grace, or a shorter grace"
+        yield ("restart", "timeout"), f"{timeout}, no longer than grace with its {grace}", want
+    else:
+        want = "a grace shorter than timeout, or a longer timeout"
+        yield ("restart", "grace"), f"{grace}, no shorter than timeout with its {timeout}", want
 
 
 def _wake_clashes(wake: WakeSettings) -> Iterator[tuple[tuple[str, ...], str, str]]:

@@ -119,8 +119,7 @@ class Alerts:
 
     def on_event(self, event: str, fields: dict[str, object]) -> None:
         """Hear a log event. Cheap, and raises nothing."""
-        if not self._boxes:
-            return
+        # Without channels, too: one that is added later is to hear of what lasts then, and not of what is long over.
         try:
             alert = alert_of(event, fields)
             if alert is not None:
@@ -154,6 +153,9 @@ class Alerts:
             box = self._boxes[message.channel]
             box.take(message, now_s)
             self._try(box, now_s)
+        for event, error in self._desk.take_faults():
+            # The fault is ours and is logged with its traceback (library.complained); the other alerts go on.
+            logging.getLogger(__name__).error("an alert of %s could not be written", event, exc_info=error)
 
     def status(self) -> list[dict[str, Any]]:
         """Return how each channel does, as JSON values; see the schema AlertChannel in admin.openapi."""

@@ -2,8 +2,7 @@
 
 Built and ticked by daemon, fed by dataplane.gauge; core.degradation judges. A degraded backend may get no traffic that could show
 that it has recovered, so that it is tried: after a pause, longer each time, it is used as before until a few answers have told.
-One token asked for beforehand spares clients most trials that would only show that nothing has changed. Never restarts a backend:
-whoever may is told (`on_degraded`).
+One token asked for beforehand spares clients most trials that would only show that nothing has changed. Never restarts a backend.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from understudy.controlplane.means import Proof
 from understudy.controlplane.publisher import Publisher
 from understudy.core.degradation import Degradation, Grade, Measured
 from understudy.core.shortlist import is_usable
-from understudy.core.snapshot import Target
+from understudy.core.snapshot import Duty, Target
 from understudy.core.tally import Tally
 
 # Between two trials.
@@ -33,7 +32,7 @@ Prove = Callable[[str], Awaitable[Proof]]
 
 @dataclass(slots=True)
 class _Watch:
-    """What is known of one backend. `began_at_s` is when it was first found degraded, 0.0 while it is not.
+    """What is known of one backend. `began_at_s` is when it was told to be degraded, 0.0 while that does not hold.
 
     `identity` tells whether it is the same software still. `token_s` is how long a token took in the slow time, 0.0 unknown.
     """
@@ -54,8 +53,7 @@ class _Watch:
 class DegradationWatch:
     """All backends of the published plan. `hear` is for the gauge, `tick` to be called every half second.
 
-    `prove` asks a backend for one token (TokenProber.try_token); None: trials come by the clock alone. `on_degraded` gets the
-    name and the words of one that is found degraded, and again after a trial that has not gone well.
+    `prove` asks a backend for one token (TokenProber.try_token); None: trials come by the clock alone.
     """
 
     def __init__(
@@ -66,14 +64,12 @@ class DegradationWatch:
         clock: Callable[[], float],
         *,
         prove: Prove | None = None,
-        on_degraded: Callable[[str, str], None] | None = None,
     ) -> None:
         self._publisher = publisher
         self._tally = tally
         self._tell = tell
         self._clock = clock
         self._prove = prove
-        self._on_degraded = on_degraded
         self._watches: dict[str, _Watch] = {}
 
     def hear(self, name: str, measured: Measured) -> None:
@@ -81,11 +77,6 @@ class DegradationWatch:
         watch = self._watches.get(name)
         if watch is not None:
             watch.degradation.add(measured, self._clock())
-
-    def grade_of(self, name: str) -> Grade:
-        """Return how well a backend does, SOUND where nothing is known."""
-        watch = self._watches.get(name)
-        return watch.grade if watch is not None else Grade.SOUND
 
     def tick(self) -> None:
         """Look at every backend, and let what follows follow."""
@@ -116,6 +107,7 @@ class DegradationWatch:
             # Other software, or another machine: what was usual is so no more.
             self._forget(name)
             self._publisher.set_upkeep(name, is_degraded=False)
+            self._tell_recovered(name, watch, self._clock())
         watch = self._watches[name] = _Watch(identity)
         return watch
 
@@ -127,6 +119,9 @@ class DegradationWatch:
     def _look(self, target: Target, watch: _Watch, now_s: float) -> None:
         name = target.backend.name
         was_usable, watch.was_usable = watch.was_usable, is_usable(target)
+        if target.state.duty is Duty.MAINTENANCE:
+            # For whoever was told it ends here: the operator has it. If it is slow afterwards, that is told anew.
+            watch.began_at_s = 0.0
         look = watch.degradation.look(now_s)
         before, watch.grade = watch.grade, look.grade
         if look.grade is not before:
@@ -141,11 +136,15 @@ class DegradationWatch:
     def _turn(self, name: str, watch: _Watch, before: Grade, words: str, now_s: float) -> None:
         if watch.grade is Grade.DEGRADED:
             self._turn_degraded(name, watch, before, words, now_s)
-        elif watch.grade is Grade.SOUND and watch.began_at_s:
+        elif watch.grade is Grade.SOUND and watch.tried_at_s:
             self._publisher.set_upkeep(name, is_degraded=False)
-            self._tell("backend.recovered_pace", {"backend": name, "lasted_s": round(now_s - watch.began_at_s, 3)})
-            watch.began_at_s = watch.token_s = 0.0
+            self._tell_recovered(name, watch, now_s)
+            watch.began_at_s = watch.tried_at_s = watch.token_s = 0.0
             watch.sound_at_s = now_s
+
+    def _tell_recovered(self, name: str, watch: _Watch, now_s: float) -> None:
+        if watch.began_at_s:
+            self._tell("backend.recovered_pace", {"backend": name, "lasted_s": round(now_s - watch.began_at_s, 3)})
 
     def _turn_degraded(self, name: str, watch: _Watch, before: Grade, words: str, now_s: float) -> None:
         self._publisher.set_upkeep(name, is_degraded=True)
@@ -157,8 +156,6 @@ class DegradationWatch:
             self._ask(name, watch, self._learn_token)
         watch.retry_at_s = now_s + watch.pause_s
         watch.pause_s = min(PAUSE_S_MAX, 2 * watch.pause_s)
-        if self._on_degraded is not None:
-            self._on_degraded(name, words)
 
     def _is_in_service(self, name: str, now_s: float) -> bool:
         counts = self._tally.of(name)

@@ -71,7 +71,7 @@ class Means(Protocol):
         ...
 
     async def follow(self, backends: Collection[Backend]) -> None:
-        """Start the children that these have and that do not run; end those that are no longer among them."""
+        """Start the children that these have and that were never started, or not with these words; end those that are gone."""
         ...
 
     async def close(self) -> None:

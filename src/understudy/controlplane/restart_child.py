@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from understudy.controlplane.means import MeansOutcome
+from understudy.controlplane.restart_memory import MemoryKills, events_path
 from understudy.controlplane.restart_output import LineShare, Output
 from understudy.controlplane.restart_process import (
     Launch,
@@ -32,28 +33,20 @@ OnExit = Callable[[str, MeansOutcome], None]
 class _Child:
     """One run of a backend's child."""
 
-    def __init__(self, name: str, rules: RestartRules, env: Mapping[str, str], tell: Tell) -> None:
-        """Start it. Raises StartError."""
+    def __init__(self, name: str, rules: RestartRules, env: Mapping[str, str], tell: Tell, memory_kills: int) -> None:
+        """Start it; the kernel has killed so many for want of memory by now. Raises StartError."""
         loop = asyncio.get_running_loop()
         self.name = name
         self.rules = rules
         self.program = program_of(rules.argv)
         self.share = LineShare(self._tell_line, LINES_PER_S_MAX, loop.call_later)
         self.output = Output(loop.time, self.share.hear)
+        self.memory_kills_before = memory_kills
         self._tell = tell
         launch = Launch(rules.argv, environment_of(env, rules.env), rules.folder, dies_with_us=True)
         self.group = ProcessGroup(launch, self.output)
         self.is_unwanted = False
         self.watching: asyncio.Task[None] | None = None
-
-    @property
-    def is_running(self) -> bool:
-        return self.group.exit_status is None
-
-    def has(self, rules: RestartRules) -> bool:
-        """Whether it was started by the same words."""
-        mine = self.rules
-        return (mine.argv, mine.env, mine.folder) == (rules.argv, rules.env, rules.folder)
 
     def _tell_line(self, line: str, left_out: int) -> None:
         fields: dict[str, object] = {"backend": self.name, "line": line}
@@ -66,28 +59,37 @@ class _Seat:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.child: _Child | None = None
+        # What was started last, or could not be; None: nothing yet.
+        self.tried: RestartRules | None = None
         self.is_removed = False
+
+    def has_tried(self, rules: RestartRules) -> bool:
+        """Whether the last start was by the same words."""
+        tried = self.tried
+        return tried is not None and (tried.argv, tried.env, tried.folder) == (rules.argv, rules.env, rules.folder)
 
 
 class Children:
     """Owns the children of all backends whose restart is by RUN.
 
     `on_exit` hears of a child that ended by itself or could not be started by `follow`, with what it left; not of those that
-    were to end. `env` is our environment: theirs is that of environment_of, with what the file adds.
+    were to end. `env` is our environment: theirs is that of environment_of, with what the file adds. `kills` None: those of our
+    own control group.
     """
 
-    def __init__(self, tell: Tell, on_exit: OnExit, env: Mapping[str, str]) -> None:
+    def __init__(self, tell: Tell, on_exit: OnExit, env: Mapping[str, str], kills: MemoryKills | None = None) -> None:
         self._tell = tell
         self._on_exit = on_exit
         self._env = env
+        self._kills = kills or MemoryKills(events_path())
         self._seats: dict[str, _Seat] = {}
         self._following = asyncio.Lock()
         self._is_closed = False
 
     async def follow(self, backends: Collection[Backend]) -> None:
-        """End the children that are no longer wanted or are to be started otherwise, then start all that do not run.
+        """End the children that are no longer wanted or are to be started otherwise, then start all that were not yet tried so.
 
-        For the start and for reloads: what ended by itself is started too, whatever pause it is in.
+        For the start and for reloads. What ended by itself or could not be started was told, and is the supervisor's to restart.
         """
         wanted = {one.name: one.restart for one in backends if one.restart and one.restart.kind is RestartKind.RUN}
         async with self._following:
@@ -110,9 +112,10 @@ class Children:
         async with seat.lock:
             if rules is None:
                 seat.is_removed = True
+                seat.tried = None
                 if await self._empty(seat):
                     del self._seats[name]
-            elif seat.child is not None and not seat.child.has(rules):
+            elif seat.child is not None and not seat.has_tried(rules):
                 await self._empty(seat)
 
     async def _fill(self, name: str, rules: RestartRules) -> None:
@@ -121,9 +124,10 @@ class Children:
             seat.is_removed = False
             child = seat.child
             # One that was told to stop by a restart that was given up is on its way out.
-            if child is not None and child.is_running and not child.is_unwanted and child.has(rules):
-                # Its bounds may be others now.
-                child.rules = rules
+            if seat.has_tried(rules) and not (child is not None and child.is_unwanted):
+                if child is not None:
+                    # Its bounds may be others now.
+                    child.rules = rules
                 return
             outcome = await self._begin_anew(name, seat, rules)
         if not outcome.is_done and not self._is_closed:
@@ -162,16 +166,17 @@ class Children:
     def _start(self, name: str, seat: _Seat, rules: RestartRules) -> MeansOutcome:
         if self._is_closed or seat.is_removed:
             return MeansOutcome(is_done=False, words="the backend is no longer wanted")
+        seat.tried = rules
         try:
-            child = _Child(name, rules, self._env, self._tell)
+            child = _Child(name, rules, self._env, self._tell, self._kills.count())
         except StartError as exc:
             return MeansOutcome(is_done=False, words=str(exc))
         seat.child = child
         self._tell("child.started", {"backend": name, "program": child.program, "pid": child.group.pid})
-        child.watching = asyncio.get_running_loop().create_task(self._watch(child), name=f"child.{name}")
+        child.watching = asyncio.get_running_loop().create_task(self._watch(seat, child), name=f"child.{name}")
         return MeansOutcome(is_done=True)
 
-    async def _watch(self, child: _Child) -> None:
+    async def _watch(self, seat: _Seat, child: _Child) -> None:
         """Wait for its end and tell it; then end what it left of its group, which may hold its port and its memory."""
         try:
             status = await child.group.wait()
@@ -179,17 +184,21 @@ class Children:
             child.output.end()
             child.share.flush()
             is_unwanted = child.is_unwanted
+            before = child.memory_kills_before
+            was_out_of_memory = not is_unwanted and is_out_of_memory(status, child.output, lambda: self._kills.claim(before))
             outcome = MeansOutcome(
                 is_done=False,
-                words=f"{child.program} {words_of(status)}",
+                words=f"{child.program} {words_of(status, is_unexplained=not is_unwanted and not was_out_of_memory)}",
                 exit_status=status,
                 output=child.output.lines,
-                was_out_of_memory=not is_unwanted and is_out_of_memory(status, child.output),
+                was_out_of_memory=was_out_of_memory,
             )
             fields: dict[str, object] = {"backend": child.name, "reason": outcome.words, "asked": is_unwanted}
             self._tell("child.ended", fields | {"out_of_memory": True} if outcome.was_out_of_memory else fields)
             if not is_unwanted:
                 self._on_exit(child.name, outcome)
-                await child.group.end(child.rules.grace_s)
+                is_gone = await child.group.end(child.rules.grace_s)
+                if is_gone and seat.child is child and not child.is_unwanted:
+                    seat.child = None
         finally:
             child.group.release()

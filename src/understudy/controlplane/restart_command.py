@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from understudy.controlplane.means import MeansOutcome
+from understudy.controlplane.restart_memory import MemoryKills, events_path
 from understudy.controlplane.restart_output import Output
 from understudy.controlplane.restart_process import (
     Launch,
@@ -21,25 +22,26 @@ from understudy.controlplane.restart_process import (
 
 # How long a command that takes too long has to end in order.
 COMMAND_GRACE_S: Final = 2.0
-# Servers that commands started and left with our pipe: so many are heard further.
-LEFT_MAX: Final = 16
 
 
 class Commands:
     """Runs commands with the environment `env` but for what is said to this process alone.
 
     A command may leave a server behind that holds its output. That is read on and dropped, for to close the pipe would end the
-    server at its next word (SIGPIPE).
+    server at its next word (SIGPIPE). For that reason they have no bound of their own: each is a server that lives, and who has
+    ended is forgotten. `kills` None: those of our own control group.
     """
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    def __init__(self, env: Mapping[str, str], kills: MemoryKills | None = None) -> None:
         self._env = environment_of(env)
+        self._kills = kills or MemoryKills(events_path())
         self._left: list[ProcessGroup] = []
 
     async def run(self, argv: tuple[str, ...], timeout_s: float, *, grace_s: float = COMMAND_GRACE_S) -> MeansOutcome:
         """Run it and say what became of it; after `timeout_s` its group gets SIGTERM and `grace_s` later SIGKILL."""
         program = program_of(argv)
         output = Output(asyncio.get_running_loop().time)
+        kills_before = self._kills.count()
         try:
             group = ProcessGroup(Launch(argv, self._env), output)
         except StartError as exc:
@@ -64,12 +66,13 @@ class Commands:
         await self._hear_out(group)
         output.end()
         status = await group.wait()
+        was_out_of_memory = is_out_of_memory(status, output, lambda: self._kills.claim(kills_before))
         return MeansOutcome(
             is_done=status == 0,
-            words="" if status == 0 else f"{program} {words_of(status)}",
+            words="" if status == 0 else f"{program} {words_of(status, is_unexplained=not was_out_of_memory)}",
             exit_status=status,
             output=output.lines,
-            was_out_of_memory=is_out_of_memory(status, output),
+            was_out_of_memory=was_out_of_memory,
         )
 
     def close(self) -> None:
@@ -82,8 +85,6 @@ class Commands:
         """Take the rest of its output, and keep listening where somebody holds the pipe."""
         self._left = [one for one in self._left if one.is_heard]
         self._left.append(group)
-        while len(self._left) > LEFT_MAX:
-            self._left.pop(0).release()
         await group.wait_silent()
 
 

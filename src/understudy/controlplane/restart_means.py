@@ -10,6 +10,7 @@ from typing import assert_never
 from understudy.controlplane.means import MeansOutcome
 from understudy.controlplane.restart_child import Children, OnExit, Tell
 from understudy.controlplane.restart_command import Commands
+from understudy.controlplane.restart_memory import MemoryKills, events_path
 from understudy.controlplane.restart_systemd import restart_unit
 from understudy.core.snapshot import Backend
 from understudy.core.upkeep import RestartKind
@@ -25,8 +26,9 @@ class RestartMeans:
 
     def __init__(self, tell: Tell, on_exit: OnExit, env: Mapping[str, str]) -> None:
         self._env = env
-        self._commands = Commands(env)
-        self._children = Children(tell, on_exit, env)
+        kills = MemoryKills(events_path())
+        self._commands = Commands(env, kills)
+        self._children = Children(tell, on_exit, env, kills)
 
     async def restart(self, backend: Backend) -> MeansOutcome:
         """End and begin the backend anew, within its rules' bounds. Raises nothing but CancelledError."""
@@ -54,9 +56,10 @@ class RestartMeans:
         assert_never(rules.kind)
 
     async def follow(self, backends: Collection[Backend]) -> None:
-        """Start the children that these have and that do not run; end those that are no longer among them.
+        """Start the children that these have and that were never started; end those that are no longer among them.
 
-        One whose command, environment or folder is another now is ended and started anew.
+        One whose command, environment or folder is another now is ended and started anew. One that ended by itself is left to
+        the supervisor.
         """
         await self._children.follow(backends)
 

@@ -29,9 +29,11 @@ REST_S_MAX: Final = 0.5
 _READ_BYTES_MAX: Final = 64 * 1024
 _READ_BYTES_PER_S: Final = 1024 * 1024
 _READ_PAUSE_S: Final = 0.01
-# Where the kernel cannot tell of an end, and for groups, of which it never tells.
+# Where the kernel cannot tell of an end.
 _LOOK_AGAIN_S: Final = 0.02
-_LOOK_AGAIN_S_MAX: Final = 0.3
+# For groups, of whose end it never tells; to look for one goes through all processes.
+_LOOK_AT_GROUP_S: Final = 0.1
+_LOOK_AT_GROUP_S_MAX: Final = 0.3
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _PROGRAM_CHARS_MAX: Final = 100
 
@@ -54,7 +56,11 @@ class Launch:
 
 
 def environment_of(ours: Mapping[str, str], added: tuple[tuple[str, str], ...] = ()) -> dict[str, str]:
-    """Return the environment for a program that we start: ours but for what is said to us alone, and then `added`."""
+    """Return the environment for a program that we start: ours but for what is said to us alone, and then `added`.
+
+    Whatever else we were given is passed on, secrets for which the file says ${NAME} among them: they cannot be told apart from
+    what the program needs.
+    """
     return {name: value for name, value in ours.items() if not name.startswith(_OURS_ALONE)} | dict(added)
 
 
@@ -63,22 +69,29 @@ def program_of(argv: tuple[str, ...]) -> str:
     return printable(argv[0])[:_PROGRAM_CHARS_MAX] if argv else ""
 
 
-def words_of(exit_status: int) -> str:
-    """Say in words how a process ended; a negative status is the signal that ended it."""
+def words_of(exit_status: int, *, is_unexplained: bool = False) -> str:
+    """Say in words how a process ended; a negative status is the signal that ended it.
+
+    `is_unexplained`: neither we nor, as far as is known, the kernel's want of memory ended it.
+    """
     if exit_status >= 0:
         return f"ended with exit status {exit_status}"
+    if exit_status == -signal.SIGKILL and is_unexplained:
+        return "was ended by SIGKILL (the kernel's for want of memory, or somebody's)"
     try:
         return f"was ended by {signal.Signals(-exit_status).name}"
     except ValueError:
         return f"was ended by signal {-exit_status}"
 
 
-def is_out_of_memory(exit_status: int, output: Output) -> bool:
-    """Tell whether a process that ended by itself did so for lack of memory: it says so, or was killed as the kernel kills.
+def is_out_of_memory(exit_status: int, output: Output, is_kill_known: Callable[[], bool]) -> bool:
+    """Tell whether a process that ended by itself did so for lack of memory: it says so, or the kernel killed it for that.
 
-    137 is what shells, containers and ssh make of SIGKILL.
+    `is_kill_known` is asked of SIGKILL alone, whether the kernel has killed; 137 is what shells and containers make of SIGKILL.
     """
-    return exit_status in {-signal.SIGKILL, 128 + signal.SIGKILL} or (exit_status != 0 and output.tells_out_of_memory)
+    if exit_status in {-signal.SIGKILL, 128 + signal.SIGKILL} and is_kill_known():
+        return True
+    return exit_status != 0 and output.tells_out_of_memory
 
 
 class ProcessGroup:
@@ -93,6 +106,8 @@ class ProcessGroup:
         self._popen = _start(launch)
         self.pid = self._popen.pid
         self._exited = asyncio.Event()
+        # From then on the number may be that of a stranger's group.
+        self._is_gone = False
         self._silent = asyncio.Event()
         self._reading_again: asyncio.TimerHandle | None = None
         self._stdout = cast("IO[bytes]", self._popen.stdout)
@@ -126,6 +141,8 @@ class ProcessGroup:
 
     async def end(self, grace_s: float) -> bool:
         """End the whole group: SIGTERM, after `grace_s` SIGKILL. Returns whether it is gone; at once where it already was."""
+        if self._is_gone:
+            return True
         self._signal(signal.SIGTERM)
         # A stopped process gets a signal when it goes on, and so has its chance to end in order, as systemd gives it.
         self._signal(signal.SIGCONT)
@@ -135,7 +152,7 @@ class ProcessGroup:
         return await self._is_gone_within(KILL_S_MAX)
 
     def kill(self) -> None:
-        """Send SIGKILL to the whole group, without waiting for its end."""
+        """Send SIGKILL to the whole group, without waiting for its end; to nobody where it is known to be gone."""
         self._signal(signal.SIGKILL)
 
     def release(self) -> None:
@@ -149,6 +166,8 @@ class ProcessGroup:
         self._stdout.close()
 
     def _signal(self, number: signal.Signals) -> None:
+        if self._is_gone:
+            return
         # Gone, or of another user (sudo), whom only waiting can tell to be gone.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
@@ -157,15 +176,20 @@ class ProcessGroup:
         try:
             async with asyncio.timeout(within_s):
                 await self._exited.wait()
-                pause_s = _LOOK_AGAIN_S
+                pause_s = _LOOK_AT_GROUP_S
                 while self._has_members():
                     await asyncio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _LOOK_AGAIN_S_MAX)
+                    pause_s = min(2 * pause_s, _LOOK_AT_GROUP_S_MAX)
         except TimeoutError:
             return self._exited.is_set() and not self._has_members()
         return True
 
     def _has_members(self) -> bool:
+        """Tell whether anybody of an ended leader's group is left; once nobody is, nobody ever is."""
+        self._is_gone = self._is_gone or not self._finds_members()
+        return not self._is_gone
+
+    def _finds_members(self) -> bool:
         try:
             os.killpg(self.pid, 0)
         except ProcessLookupError:
@@ -191,13 +215,23 @@ class ProcessGroup:
         self._loop.remove_reader(descriptor)
         os.close(descriptor)
         self._popen.wait()
-        self._exited.set()
+        self._on_exit()
 
     def _look(self) -> None:
         if self._popen.poll() is None:
             self._loop.call_later(_LOOK_AGAIN_S, self._look)
         else:
-            self._exited.set()
+            self._on_exit()
+
+    def _on_exit(self) -> None:
+        # At once, while the number cannot have gone to anybody else; the costly look at each member is not needed for that.
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            self._is_gone = True
+        except PermissionError:
+            pass
+        self._exited.set()
 
     # --- its output
 

@@ -25,6 +25,8 @@ from understudy.engines.contract import Finding
 TICK_GAP_S_MAX: Final = 2.0
 # What was kept is by the wall clock: it is written anew when that was set by more than this.
 WALL_JUMP_S_MIN: Final = 60.0
+# What cuts a command off midway, the end of the daemon or another file, waits so long for it.
+FINISH_S_MAX: Final = 5.0
 
 _NO_RULES: Final = "the file names no means of restarting it; want a restart: under the backend"
 _STOPPING: Final = "the daemon is stopping"
@@ -84,6 +86,9 @@ class Supervisor:
         self._kept_offset_s = 0.0
         self._ticked_at_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        # Those among them that use means other than children, which end with us anyway.
+        self._finishing: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
         self._is_following = False
         self._is_follow_due = False
         self._is_closed = False
@@ -110,18 +115,26 @@ class Supervisor:
             known = self._watches.get(name)
             if rules is None:
                 continue
-            if known is None:
-                before = self._remembered.get(name)
-                restart = course.remembered(before, now_s, self._wall()) if before else course.watching(now_s)
-                self._watches[name] = _Watch(target.backend, rules, restart)
+            if known is not None:
+                known.backend, known.rules = target.backend, rules
                 continue
-            known.backend, known.rules = target.backend, rules
+            before = self._remembered.get(name)
+            restart = course.remembered(before, now_s, self._wall()) if before else course.watching(now_s)
+            self._watches[name] = _Watch(target.backend, rules, restart)
         self._keep()
         self._follow()
 
+    def stop_beginning(self) -> None:
+        """Begin no restart any more, for the daemon drains. Where nothing was done yet it is called off; the rest goes on."""
+        self._is_stopping = True
+
     async def close(self) -> None:
-        """End what is under way, and every child; returns when all of it is gone and what is counted is kept."""
-        self._is_closed = True
+        """End what is under way, a command not before `FINISH_S_MAX`, and every child; returns when all is gone and kept."""
+        self._is_closed = self._is_stopping = True
+        for task in self._tasks - self._finishing:
+            task.cancel()
+        if self._finishing:
+            await asyncio.wait(self._finishing, timeout=FINISH_S_MAX)
         for name, watch in self._watches.items():
             if watch.restart.phase in (Phase.ACTING, Phase.PROVING):
                 self._tell_failure(name, watch, _STOPPING, next_in_s=None)
@@ -169,7 +182,7 @@ class Supervisor:
         if target is None:
             return RestartOrder(f"no backend is named {name!r}", is_known=False)
         step, refusal = None, _NO_RULES if watch is None else _STOPPING
-        if watch is not None and not self._is_closed:
+        if watch is not None and not self._is_stopping:
             facts = self._facts(target, self._under_way())
             step, refusal = course.ordered(watch.restart, watch.rules, facts, self._clock())
         if step is None or refusal:
@@ -211,6 +224,7 @@ class Supervisor:
             peer_restarting=restarting,
             peer_down=down,
             dice=self._dice(),
+            is_stopping=self._is_stopping,
         )
 
     def _target(self, name: str) -> Target | None:
@@ -269,6 +283,9 @@ class Supervisor:
         times = len(course.recent(restart, watch.rules, now_s))
         self._tell("restart.started", {**fields, "nth": times, "times_max": watch.rules.times_max})
         watch.acting = self._spawn(self._act(name, watch), name, lambda: self._on_acted(name, watch, _OWN_MISTAKE))
+        if watch.rules.kind is not RestartKind.RUN:
+            self._finishing.add(watch.acting)
+            watch.acting.add_done_callback(self._finishing.discard)
 
     async def _act(self, name: str, watch: _Watch) -> None:
         # What is done may end this very machine: it is counted first.
@@ -288,7 +305,7 @@ class Supervisor:
     async def _ask(self, name: str, watch: _Watch) -> None:
         proof = await self._prove(name)
         watch.first_content_s = proof.first_content_s
-        self._on_proved(name, watch, _failure_of(proof))
+        self._on_proved(name, watch, "" if proof.is_good else proof.words or "no token came")
 
     def _on_proved(self, name: str, watch: _Watch, failure: str) -> None:
         watch.asking = None
@@ -298,23 +315,19 @@ class Supervisor:
             self._take(name, course.proved(watch.restart, watch.rules, failure, facts, self._clock()))
 
     def _tell_failure(self, name: str, watch: _Watch, reason: str, *, next_in_s: float | None) -> None:
-        outcome = watch.outcome
-        fields: dict[str, object] = {
-            "backend": name,
-            "reason": reason,
-            "exit_status": outcome.exit_status,
-            "output": list(outcome.output),
-            "next_in_s": next_in_s,
-            "out_of_memory": outcome.was_out_of_memory,
-        }
-        self._tell("restart.failed", fields)
+        status, output, was_out_of_memory = watch.outcome.exit_status, list(watch.outcome.output), watch.outcome.was_out_of_memory
+        how = {"exit_status": status, "output": output, "next_in_s": next_in_s, "out_of_memory": was_out_of_memory}
+        self._tell("restart.failed", {"backend": name, "reason": reason, **how})
 
     def _drop(self, name: str, why: str) -> None:
         watch = self._watches.pop(name)
         for task in (watch.acting, watch.asking):
             if task is not None:
-                task.cancel()
-        if watch.restart.phase in (Phase.ACTING, Phase.PROVING):
+                if task in self._finishing:
+                    asyncio.get_running_loop().call_later(FINISH_S_MAX, task.cancel)
+                else:
+                    task.cancel()
+        if watch.restart.phase not in (Phase.WATCHING, Phase.WAITING_OUT):
             self._tell_failure(name, watch, why, next_in_s=None)
         if watch.restart.is_out:
             self._publisher.set_upkeep(name, is_restarting=False)
@@ -384,7 +397,3 @@ def _identity(backend: Backend) -> tuple[object, ...]:
 def _words_of_end(outcome: MeansOutcome) -> str:
     words = outcome.words or "its process has ended"
     return f"{words}; memory had run out" if outcome.was_out_of_memory else words
-
-
-def _failure_of(proof: Proof) -> str:
-    return "" if proof.is_good else proof.words or "no token came"

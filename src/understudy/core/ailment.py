@@ -5,7 +5,8 @@ in, a cause in words out. Never decides a condition (core.health) and knows noth
 
 Probes that fail are no reason yet: an engine that says that it loads has `ready_s` for it, one that sleeps or refuses our key is
 well, and one whose streams move is busy. Nor is what fails while the daemon itself was stopped, or what has never been well
-since it began and may be about to be.
+since it began and may be about to be. Of a machine that is woken when somebody asks for it (`wake`) failed probes alone never
+are: that it sleeps looks the same.
 """
 
 from collections.abc import Collection
@@ -16,7 +17,7 @@ from typing import Final
 from understudy.core.health import FAST_PROBES_MAX, Health, Seen
 from understudy.core.shortlist import is_serving
 from understudy.core.snapshot import Condition, Duty, RoutingSnapshot, Target
-from understudy.core.upkeep import RestartRules
+from understudy.core.upkeep import NO_WAKING, RestartRules
 
 # Work that was seen to go on speaks for a backend for this long, whatever its probes say.
 MOVED_S: Final = 10.0
@@ -57,7 +58,7 @@ class Facts:
     """What is known of one backend now.
 
     `peer_restarting` names another of its color that is being restarted, `peer_down` one that is down, "" where there is none.
-    `moved_at_s` is when its work was last seen to go on, 0.0: never; `dice` is from 0 to 1.
+    `moved_at_s` is when its work was last seen to go on, 0.0: never; `dice` is from 0 to 1. `is_stopping`: the daemon is.
     """
 
     target: Target
@@ -67,6 +68,7 @@ class Facts:
     peer_restarting: str = ""
     peer_down: str = ""
     dice: float = 0.5
+    is_stopping: bool = False
 
 
 NO_SIGNS: Final = Signs()
@@ -159,6 +161,8 @@ def lasts(cause: Cause, signs: Signs, facts: Facts) -> bool:
 
 
 def _has_failed(signs: Signs, rules: RestartRules, facts: Facts, now_s: float) -> bool:
+    if facts.target.backend.wake != NO_WAKING:
+        return False
     is_beginning = not signs.has_served and now_s - signs.known_at_s < rules.ready_s
     if facts.target.state.condition is not Condition.DOWN or is_beginning or _is_moving(facts, now_s):
         return False

@@ -40,7 +40,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One log event, read as news of the incident `topic` of `who` ("" where there is one only)."""
+    """One log event, read as news of the incident `topic` of `who` ("" where there is one only).
+
+    `is_last`: a restart has failed, and no further one is to come.
+    """
 
     event: str
     phase: Phase
@@ -48,6 +51,7 @@ class Alert:
     who: str
     severity: Severity
     facts: Mapping[str, str] = field(default_factory=dict)
+    is_last: bool = False
 
     @property
     def key(self) -> tuple[str, str]:

@@ -44,6 +44,13 @@ class Note:
     cost: Cost | None = None
 
 
+class _Facts(dict[str, str]):
+    """What fills a template; a fact that is missing is a gap there, and no fault that would keep the message back."""
+
+    def __missing__(self, name: str) -> str:
+        return ""
+
+
 def write(notes: Sequence[Note], language: Language) -> tuple[str, str]:
     """Return subject and body of one message about all `notes`, the most important first."""
     shown = sorted(notes, key=lambda note: -RANK[note.severity])
@@ -97,14 +104,15 @@ def _subject(notes: Sequence[Note], language: Language) -> str:
     for title, alike in kinds.items():
         names = list(dict.fromkeys(note.who for note in alike if note.who))
         who = comma.join(names[:_NAMES_MAX]) + (f" +{len(names) - _NAMES_MAX}" if len(names) > _NAMES_MAX else "")
-        titles.append(title.format_map({**alike[0].facts, "who": who}))
+        titles.append(" ".join(title.format_map(_Facts({**alike[0].facts, "who": who})).split()))
     return phrases["lead"] + phrases["stop"].join(titles)
 
 
 def _sentence(note: Note, language: Language) -> str:
     words = TEXTS[language][note.event]
     often = PHRASES[language]["often"].format(times=note.times) if note.times > 1 else ""
-    facts = dict(note.facts) | {
+    facts = _Facts(note.facts)
+    facts |= {
         "who": words.who.format(who=note.who),
         "on": words.on,
         "off": words.off,
@@ -114,8 +122,8 @@ def _sentence(note: Note, language: Language) -> str:
         "times": str(note.times),
     }
     if note.saying is Saying.HAPPENED:
-        return words.told.format_map(facts) + often
-    sentence = SENTENCES[language][note.saying].format_map(facts)
+        return words.told.format_map(facts).strip() + often
+    sentence = SENTENCES[language][note.saying].format_map(facts).strip()
     return sentence + (often if note.saying in (Saying.ENDED, Saying.WAS) else "")
 
 

@@ -9,9 +9,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from understudy.core.alert_holds import RestartHolds
 from understudy.core.alert_incidents import Alert, Incident, Phase, Told, Want, want_of
-from understudy.core.alert_writing import RANK, Cost, write
-from understudy.core.upkeep import AlertChannel, Severity
+from understudy.core.alert_writing import RANK, Cost, Note, write
+from understudy.core.upkeep import AlertChannel, Language, Severity
 
 ALERT_EVENTS: tuple[str, ...] = (
     "backend.down",
@@ -107,7 +108,8 @@ def alert_of(event: str, fields: Mapping[str, object]) -> Alert | None:
     name, phase, topic, subjects, severity = reading
     who = next((_told(fields[each]) for each in subjects if fields.get(each)), "")
     facts = {each: _told(_measured(each, fields)) for each in _FACTS if fields.get(each) not in (None, False, "", [], ())}
-    return Alert(name, phase, topic, who, severity, facts)
+    is_last = name == "restart.failed" and fields.get("next_in_s", 0.0) is None
+    return Alert(name, phase, topic, who, severity, facts, is_last)
 
 
 class AlertDesk:
@@ -116,6 +118,10 @@ class AlertDesk:
     def __init__(self, channels: tuple[AlertChannel, ...]) -> None:
         self._channels = channels
         self._incidents: dict[tuple[str, str], Incident] = {}
+        self._holds = RestartHolds(self._incidents)
+        # What could not be written, each incident once; taken by whoever has a log.
+        self._faulty: set[tuple[str, str]] = set()
+        self._faults: list[tuple[str, Exception]] = []
         self._told: list[dict[tuple[str, str], Told]] = [{} for _ in channels]
         self._last_message_at_s = [float("-inf")] * len(channels)
 
@@ -124,11 +130,13 @@ class AlertDesk:
         return sum(incident.is_on for incident in self._incidents.values())
 
     def set_channels(self, channels: tuple[AlertChannel, ...]) -> None:
-        """Take other channels; what one of the same URL was told stays known, a new one hears of what lasts."""
+        """Take other channels; what one of the same URL was told stays known, a new one hears of what lasts and is to come."""
         known = {channel.url: index for index, channel in enumerate(self._channels)}
         # A URL that stands twice is two channels, of which the second begins anew.
         old = [known.pop(channel.url, None) for channel in channels]
-        self._told = [{} if index is None else self._told[index] for index in old]
+        past = {key: incident.worthy for key, incident in self._incidents.items()}
+        new = ({key: Told(worthy=worthy) for key, worthy in past.items()} if index is None else {} for index in old)
+        self._told = [fresh if index is None else self._told[index] for index, fresh in zip(old, new, strict=True)]
         self._last_message_at_s = [float("-inf") if index is None else self._last_message_at_s[index] for index in old]
         self._channels = channels
 
@@ -143,13 +151,12 @@ class AlertDesk:
             for key in [key for key in self._incidents if key[0] in _OF_BACKENDS and key[1] == alert.who]:
                 self._forget(key)
             return
+        if self._holds.hear(alert, now_s, counts):
+            return
         incident = self._incidents.get(alert.key)
         if alert.phase is Phase.ENDS:
             if incident is not None:
                 incident.end(alert, now_s, counts)
-            if alert.event == "backend.up":
-                # Whoever mended it, there is nothing left of a restart that had failed.
-                self._forget_failed_restart(alert.who)
             return
         if incident is None:
             incident = self._open(alert)
@@ -158,21 +165,33 @@ class AlertDesk:
 
     def due(self, now_s: float, minute_of_day: int, busy: Collection[int] = ()) -> list[Message]:
         """Return what is to be sent now, at most one message a channel; channels in `busy` still have one to deliver."""
+        for who in self._holds.take_called_off(now_s):
+            if ("restart", who) in self._incidents:
+                self._forget(("restart", who))
         for key, incident in list(self._incidents.items()):
             if incident.is_past([told[key] for told in self._told if key in told], now_s):
                 self._forget(key)
         messages = []
         for index, channel in enumerate(self._channels):
             wants = [] if index in busy else self._ripe(index, channel, now_s, minute_of_day)
+            notes = [self._note(want, channel.language, now_s, minute_of_day) for want in wants]
+            # What cannot be written counts as told, or it would hold up all the others for as long as it lasts.
+            shown = [note for note in notes if note is not None]
+            for want in wants:
+                want.mark(now_s)
+            wants = [want for want, note in zip(wants, notes, strict=True) if note is not None]
             if not wants:
                 continue
-            subject, body = write([want.note(now_s, minute_of_day) for want in wants], channel.language)
+            subject, body = write(shown, channel.language)
             worst = max((want.severity for want in wants), key=RANK.__getitem__)
             messages.append(Message(index, subject, body, worst, tuple(dict.fromkeys(want.event for want in wants))))
             self._last_message_at_s[index] = now_s
-            for want in wants:
-                want.mark(now_s)
         return messages
+
+    def take_faults(self) -> list[tuple[str, Exception]]:
+        """Return the alert events that could not be written since, and why; every incident is among them once."""
+        faults, self._faults = self._faults, []
+        return faults
 
     # --- incidents
 
@@ -186,17 +205,28 @@ class AlertDesk:
         incident = self._incidents[alert.key] = Incident(alert)
         return incident
 
-    def _forget_failed_restart(self, who: str) -> None:
-        incident = self._incidents.get(("restart", who))
-        if incident is not None and incident.is_on and incident.alert.event != "restart.started":
-            self._forget(("restart", who))
-
     def _forget(self, key: tuple[str, str]) -> None:
         del self._incidents[key]
+        self._faulty.discard(key)
+        if key[0] == "restart":
+            self._holds.forget(key[1])
         for told in self._told:
             told.pop(key, None)
 
     # --- channels
+
+    def _note(self, want: Want, language: Language, now_s: float, minute_of_day: int) -> Note | None:
+        """Return what the writer needs, None where he could not write it."""
+        try:
+            note = want.note(now_s, minute_of_day)
+            write([note], language)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is one incident's, and is told by take_faults
+            key = want.incident.alert.key
+            if key not in self._faulty:
+                self._faulty.add(key)
+                self._faults.append((want.event, error))
+            return None
+        return note
 
     def _ripe(self, index: int, channel: AlertChannel, now_s: float, minute_of_day: int) -> list[Want]:
         """Return what goes into a message now; empty while there is nothing, or while more is about to come."""
@@ -219,7 +249,7 @@ class AlertDesk:
             if want is None or RANK[want.severity] < rank_min:
                 continue
             if not channel.events or not want.events.isdisjoint(channel.events):
-                wants.append(want)
+                wants.append(self._holds.delayed(want))
             elif want.is_final and want.ready_at_s <= now_s:
                 want.mark(now_s)
         return wants

@@ -22,6 +22,9 @@ from understudy.core.upkeep import RestartRules
 PROVE_AGAIN_S: Final = 2.0
 PROVE_SELDOM_S: Final = 30.0
 _DOUBLINGS_MAX: Final = 32
+# A backend that works is worth waiting for, even where the file's `drain` is 0s: so long may its exchanges go on.
+DRAIN_S_DEFAULT: Final = 30.0
+_WORKING: Final = frozenset({Cause.OPERATOR, Cause.DEGRADED})
 
 
 class Phase(StrEnum):
@@ -86,9 +89,9 @@ class Restart:
     """One backend's restart. Instants are loop time in seconds and may lie before the process began.
 
     `cause` and `reason` are those of the restart that is under way or was last. `is_out`: the backend gets no exchanges because
-    of us. `well_at_s` is since when it gets them and is in service, None: it is not so. `begun_at_s` are the restarts that count
-    towards the bound; the next one begins not before `not_before_s`. `is_asking`: a token was asked for; the next one is not
-    before `ask_at_s`. `held` says what a restart that is due waits for.
+    of us. `well_at_s` is since when it gets them, in service and not slow, None: it is not so. `begun_at_s` are the restarts that
+    count towards the bound; the next one begins not before `not_before_s`. `is_asking`: a token was asked for; the next one is
+    not before `ask_at_s`. `held` says what a restart that is due waits for.
     """
 
     phase: Phase = Phase.WATCHING
@@ -221,7 +224,7 @@ def proved(restart: Restart, rules: RestartRules, failure: str, facts: Facts, no
 
 def step(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) -> Step:
     """Take what is known now: begin, go on, call off, fail, give up. Nothing ends the means' work but `acted`."""
-    is_well = is_serving(facts.target) and not restart.is_out
+    is_well = is_serving(facts.target) and not restart.is_out and not facts.target.state.is_degraded
     well_at_s = (now_s if restart.well_at_s is None else restart.well_at_s) if is_well else None
     signs = ailment.looked_at(restart.signs, facts, now_s, is_out=restart.is_out)
     if (well_at_s, signs) != (restart.well_at_s, restart.signs):
@@ -249,6 +252,8 @@ def _watch(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) ->
 
 def _held(restart: Restart, facts: Facts, now_s: float) -> str:
     """Return what a restart that is due waits for, "" for nothing."""
+    if facts.is_stopping:
+        return "the daemon, which is stopping"
     if now_s < restart.not_before_s:
         return "the pause after the last restart"
     if facts.peer_restarting:
@@ -267,9 +272,11 @@ def _begin(restart: Restart, rules: RestartRules, cause: Cause, facts: Facts, no
 
 
 def _wait_out(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) -> Step:
-    if restart.cause is not None and not ailment.lasts(restart.cause, restart.signs, facts):
+    lasts = restart.cause is None or ailment.lasts(restart.cause, restart.signs, facts)
+    if facts.is_stopping or not lasts:
         return Step(replace(turned(restart, Turn.CALL_OFF, now_s), is_out=False), (Command.PUT_BACK,))
-    if facts.in_flight and now_s < restart.since_at_s + rules.drain_s:
+    drain_s = rules.drain_s or (DRAIN_S_DEFAULT if restart.cause in _WORKING else 0.0)
+    if facts.in_flight and now_s < restart.since_at_s + drain_s:
         return Step(restart)
     return _act(restart, rules, now_s)
 

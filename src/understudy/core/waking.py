@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from understudy.core.color import Color
-from understudy.core.shortlist import is_usable, is_wanted, own_name
-from understudy.core.snapshot import Condition, Role, RoutingSnapshot, Target
+from understudy.core.shortlist import is_usable, own_name
+from understudy.core.snapshot import Condition, Duty, Role, RoutingSnapshot, Target
 
 # An exchange so long ago still wants the backend.
 WANTED_S: Final = 60.0
@@ -72,8 +72,12 @@ class Waking:
 
 
 def sleeps(target: Target) -> bool:
-    """Whether it is down although the operator wants it up and nobody is restarting it."""
-    return target.state.condition is Condition.DOWN and is_wanted(target)
+    """Whether it is down although the operator wants it up.
+
+    A restart does not matter: a machine that sleeps can be neither restarted nor proven, one whose restarts were given up stays
+    out until it is awake, and one that is awake does not mind being woken.
+    """
+    return target.state.condition is Condition.DOWN and target.state.duty is Duty.READY
 
 
 def wanted(

@@ -4,6 +4,7 @@ Kept by daemon.wiring. Each part is loaded and made with the first file that ask
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from random import Random
@@ -16,6 +17,7 @@ from understudy.core.record import ExchangeRecord
 from understudy.core.snapshot import RoutingPlan
 from understudy.core.upkeep import NO_SLO, NO_WAKING, GenerateWhen
 from understudy.engines.contract import Finding
+from understudy.errors import MEANING, Side
 
 if TYPE_CHECKING:
     from understudy.controlplane.alerts import Alerts
@@ -95,8 +97,17 @@ class Upkeep:
     def tick(self) -> None:
         """Let time pass. To be called about every half second."""
         for part in (self.supervisor, self.degradation, self.warmer, self.waker, self.objectives):
-            if part is not None:
-                part.tick()
+            try:
+                if part is not None:
+                    part.tick()
+            except Exception:
+                # The fault is ours and is logged with its traceback (library.complained); answers must not end for it.
+                logging.getLogger(__name__).exception("%s failed", type(part).__name__)
+
+    def on_stopping(self) -> None:
+        """The daemon drains: nothing is begun any more."""
+        if self.supervisor is not None:
+            self.supervisor.stop_beginning()
 
     async def close(self) -> None:
         """End what is under way, children included, and tell what there is still to tell."""
@@ -181,7 +192,7 @@ class Upkeep:
         self.supervisor = Supervisor(
             daemon.published,
             daemon.publisher,
-            RestartMeans(daemon.tell, self._on_child_exit, self._env),
+            RestartMeans(self._tell_of_child, self._on_child_exit, self._env),
             tokens.prove,
             RestartsKeeper(StateFile(state_path(self._env, daemon.source, RESTARTS)), daemon.tell),
             around=Surroundings(
@@ -256,16 +267,23 @@ class Upkeep:
 
     def on_exchange(self, record: ExchangeRecord) -> None:
         """Hear that an exchange is over."""
-        if record.failure is not None and record.status >= 500:
-            self._failed += 1
-        elif len(record.attempts) > 1:
-            self._moved += 1
+        if record.failure is None:
+            self._moved += len(record.attempts) > 1
+        else:
+            self._failed += MEANING[record.failure].side is not Side.DOWNSTREAM
         if self.warmer is not None:
             self.warmer.on_exchange(record.ask.model)
         if self.waker is not None:
             self.waker.on_exchange(record.ask.model)
         if self.objectives is not None:
             self.objectives.on_exchange(record)
+
+    def _tell_of_child(self, event: str, fields: dict[str, object]) -> None:
+        if event == "child.said":
+            # Many, and for the log alone: they are no news of the daemon's.
+            self._daemon.log.tell(event, **fields)
+        else:
+            self._daemon.tell(event, fields)
 
     def _on_barren(self, name: str, words: str) -> None:
         if self.supervisor is not None:

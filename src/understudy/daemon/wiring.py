@@ -127,7 +127,29 @@ class Daemon(Operator):
         if self.keeper is not None:
             with _told_as_os_error():
                 await self.keeper.open()
-        self.upkeep.begin(settings)
+        try:
+            self.upkeep.begin(settings)
+            await self._run(settings, admin)
+            if self.keeper is not None and self.relay.turns is not None:
+                self.relay.end_running()
+                await self.relay.turns.close()
+                await self.keeper.close()
+        finally:
+            # Whatever ends the daemon, its children are not left behind.
+            await self.upkeep.close()
+        await self.colors.close()
+        self.relay.stop()
+        self.ledger.flush()
+        self.feed.end()
+        await self.admin.stop()
+        # Closed connections get one turn of the loop to be gone.
+        await asyncio.sleep(0)
+        self.log.tell("daemon.stopped", uptime_s=round(self.clock() - self.started_at_s, 3))
+
+    async def _run(self, settings: Settings, admin: socket.socket) -> None:
+        """Let clients in and serve them until told to stop, then until they have what they came for."""
+        if self.admin is None or self.listener is None:
+            raise RuntimeError("there is nothing to run yet")
         self.log.tell("config.loaded", file=str(self.source) if self.source else None, backends=len(settings.backends))
         async with asyncio.TaskGroup() as tasks:
             background = [
@@ -159,19 +181,6 @@ class Daemon(Operator):
             await self._drain()
             for task in background:
                 task.cancel()
-        if self.keeper is not None and self.relay.turns is not None:
-            self.relay.end_running()
-            await self.relay.turns.close()
-            await self.keeper.close()
-        await self.upkeep.close()
-        await self.colors.close()
-        self.relay.stop()
-        self.ledger.flush()
-        self.feed.end()
-        await self.admin.stop()
-        # Closed connections get one turn of the loop to be gone.
-        await asyncio.sleep(0)
-        self.log.tell("daemon.stopped", uptime_s=round(self.clock() - self.started_at_s, 3))
 
     async def _first_probes(self) -> None:
         """Wait until every backend was probed once, at most `FIRST_PROBES_S_MAX`."""
@@ -191,6 +200,7 @@ class Daemon(Operator):
     async def _drain(self) -> None:
         """Refuse new connections, let running exchanges finish within the bound."""
         bound_s = self.relay.limits.drain_s_max
+        self.upkeep.on_stopping()
         self.log.tell("daemon.stopping", running=len(self.relay.running), drain_s_max=bound_s)
         if self.listener is not None:
             self.listener.stop()

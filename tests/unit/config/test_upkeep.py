@@ -43,6 +43,10 @@ def test_each_means_is_known_by_its_key(restart: dict[str, object], kind: Restar
         file(),
         file(restart=None, wake=None),
         file(restart={}, wake={}),
+        file(restart={"docker": "a", "timeout": "11s"}),
+        file(restart={"docker": "a", "timeout": "1s", "grace": "0s"}),
+        file(restart={"systemd": "a", "timeout": "1s"}),
+        file(restart={"run": ["a"], "timeout": "1s"}),
         file(restart={"run": ["a"], "env": {"A": "b"}, "folder": "/a"}),
         file(restart={"command": ["a"], "systemd": "", "docker": "", "http": "", "run": [], "env": {}, "folder": ""}),
         file(wake={**PACKET, "address": "10.0.0.255", "port": 7}),
@@ -71,6 +75,14 @@ def test_what_goes_together_clashes_with_nothing(settings: Settings) -> None:
         (
             {"restart": {"systemd": "a", "env": {"A": "b"}, "folder": "/a"}},
             ["restart.env: env without run; run, or no env", "restart.folder: folder without run; run, or no folder"],
+        ),
+        (
+            {"restart": {"docker": "a", "timeout": "10s"}},
+            ["restart.timeout: 10s, no longer than grace with its 10s; a timeout longer than grace, or a shorter grace"],
+        ),
+        (
+            {"restart": {"docker": "a", "grace": "90s"}},
+            ["restart.grace: 90s, no shorter than timeout with its 60s; a grace shorter than timeout, or a longer timeout"],
         ),
         ({"wake": {**PACKET, "command": ["a"]}}, ["wake.command: command beside mac; one of mac, command"]),
         ({"wake": {"address": "10.0.0.255"}}, ["wake.address: address without mac; mac, or no address"]),

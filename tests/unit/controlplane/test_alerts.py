@@ -9,6 +9,7 @@ import pytest
 from understudy.controlplane import alerts as alerts_module
 from understudy.controlplane.alert_delivery import MISSING
 from understudy.controlplane.alerts import BACKOFF_S_MAX, DELIVERY_S_MAX, GIVE_UP_S, AlertError, Alerts
+from understudy.core.alert_incidents import Alert, Phase
 from understudy.core.alert_writing import Cost
 from understudy.core.upkeep import AlertChannel, Language, Severity
 
@@ -210,6 +211,32 @@ async def test_other_channels_after_a_reload_keep_what_is_on_its_way() -> None:
     await stage.until(lambda: stage.names()[-1] == "alert.delivered")
     good, bad = stage.alerts.status()
     assert (good["sent"], bad["pending"], bad["failed"]) == (1, 1, 1)
+
+
+async def test_what_ended_while_there_was_no_channel_is_not_told_when_there_is_one_again() -> None:
+    stage = Stage(GOOD)
+    await stage.go_down()
+    await stage.until(lambda: stage.names() == ["alert.delivered"])
+    stage.alerts.set_channels(())
+    stage.alerts.on_event("backend.went_up", DOWN)
+    stage.alerts.on_event("backend.went_down", {**DOWN, "backend": "gpu1"})
+    await stage.pass_time(60.0)
+    stage.alerts.set_channels((GOOD,))
+    await stage.pass_time(60.0)
+    await stage.until(lambda: stage.names().count("alert.delivered") == 2)
+    assert stage.sent[1][1] == "Understudy: gpu1 down"
+
+
+async def test_what_cannot_be_written_is_logged_and_the_others_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Stage(GOOD)
+    stage.alerts.tick()
+    torn = Alert("no.such_words", Phase.BEGINS, "condition", "gpu1", Severity.WARNING)
+    stage.alerts._desk.on_event(torn, stage.now_s)
+    await stage.go_down()
+    await stage.until(lambda: stage.names() == ["alert.delivered"])
+    assert stage.sent[0][1] == "Understudy: gpu0 down"
+    await stage.pass_time(5.0 * 3600)
+    assert caplog.text.count("an alert of no.such_words could not be written") == 1
 
 
 async def test_backends_that_are_gone_are_not_told_of() -> None:

@@ -18,6 +18,7 @@ from understudy.engines import Finding
 
 USUAL = Measured("m", prompt_bytes=1000, first_content_s=1.0, speed=100.0)
 SLOW = replace(USUAL, speed=20.0)
+GOOD = Finding(Seen.GOOD, UP.engine, UP.version, UP.dialects, UP.models)
 
 
 class Play:
@@ -26,7 +27,6 @@ class Play:
     def __init__(self, *, proves: bool = False, pool: tuple[Target, ...] = ()) -> None:
         self.now_s = 1000.0
         self.told: list[tuple[str, dict[str, Any]]] = []
-        self.degraded: list[tuple[str, str]] = []
         self.token_s: float | None = 0.1
         self.asked = 0
         targets = pool or (target(0),)
@@ -40,7 +40,6 @@ class Play:
             self.tell,
             lambda: self.now_s,
             prove=self.prove if proves else None,
-            on_degraded=lambda name, words: self.degraded.append((name, words)),
         )
         self.watch.tick()
         self.answer(USUAL, 120)
@@ -74,6 +73,10 @@ class Play:
     def is_degraded(self) -> bool:
         return self.published.current.targets[0].state.is_degraded
 
+    @property
+    def grade(self) -> Grade:
+        return self.watch._watches["gpu0"].grade
+
     def events(self) -> list[str]:
         return [event for event, _ in self.told if event.startswith("backend.")]
 
@@ -82,17 +85,16 @@ def test_a_backend_that_became_slow_is_used_last_and_that_is_said_once() -> None
     play = Play()
     assert not play.is_degraded
     play.answer(SLOW, 20)
-    assert (play.is_degraded, play.watch.grade_of("gpu0")) == (True, Grade.DEGRADED)
+    assert (play.is_degraded, play.grade) == (True, Grade.DEGRADED)
     ((event, fields),) = play.told
     words = "writes 20 bytes/s, 20% of its usual 100 (median of 16 answers)"
     assert (event, fields) == ("backend.was_degraded", {"backend": "gpu0", "reason": words, "was": "suspicious"})
-    assert play.degraded == [("gpu0", words)]
 
 
-def test_answers_of_nobody_and_grades_of_nobody_are_nothing() -> None:
+def test_answers_of_nobody_are_nothing() -> None:
     play = Play()
     play.watch.hear("gpu9", SLOW)
-    assert play.watch.grade_of("gpu9") is Grade.SOUND
+    assert play.events() == []
 
 
 def test_a_degraded_backend_is_tried_after_a_pause_and_comes_back_when_a_few_answers_are_well() -> None:
@@ -100,22 +102,21 @@ def test_a_degraded_backend_is_tried_after_a_pause_and_comes_back_when_a_few_ans
     play.answer(SLOW, 20)
     began_at_s = play.now_s
     play.pass_time(PAUSE_S)
-    assert (play.is_degraded, play.watch.grade_of("gpu0")) == (False, Grade.SUSPICIOUS)
+    assert (play.is_degraded, play.grade) == (False, Grade.SUSPICIOUS)
     play.answer(USUAL, 6)
-    assert play.watch.grade_of("gpu0") is Grade.SOUND
+    assert play.grade is Grade.SOUND
     assert play.events() == ["backend.was_degraded", "backend.recovered_pace"]
     assert play.told[-1][1]["backend"] == "gpu0"
     assert play.told[-1][1]["lasted_s"] == pytest.approx(play.now_s - began_at_s, abs=60.0)
 
 
-def test_a_trial_that_goes_badly_is_followed_by_a_longer_pause_and_told_to_who_restarts_only() -> None:
+def test_a_trial_that_goes_badly_is_followed_by_a_longer_pause_and_not_told_again() -> None:
     play = Play()
     play.answer(SLOW, 20)
     play.pass_time(PAUSE_S)
     play.answer(SLOW, 4)
     assert play.is_degraded
     assert play.events() == ["backend.was_degraded"]
-    assert len(play.degraded) == 2
     play.pass_time(PAUSE_S)
     assert play.is_degraded
     play.pass_time(PAUSE_S)
@@ -149,7 +150,7 @@ def test_one_that_comes_back_from_a_restart_or_an_operator_is_tried_at_once(way:
             play.publisher.set_duty("gpu0", Duty.DRAINING if is_out else Duty.READY)
         assert play.is_degraded
         play.pass_time(1.0)
-    assert (play.is_degraded, play.watch.grade_of("gpu0")) == (False, Grade.SUSPICIOUS)
+    assert (play.is_degraded, play.grade) == (False, Grade.SUSPICIOUS)
 
 
 def test_other_software_on_the_backend_begins_anew() -> None:
@@ -158,9 +159,37 @@ def test_other_software_on_the_backend_begins_anew() -> None:
     finding = Finding(Seen.GOOD, EngineKind.VLLM, "2.0", UP.dialects, UP.models)
     play.publisher.on_finding("gpu0", finding)
     play.pass_time(1.0)
-    assert (play.is_degraded, play.watch.grade_of("gpu0")) == (False, Grade.SOUND)
+    assert (play.is_degraded, play.grade) == (False, Grade.SOUND)
+    # Who was told that it is slow is told that this is over.
+    assert play.events() == ["backend.was_degraded", "backend.changed_engine", "backend.recovered_pace"]
     play.answer(SLOW, 30)
     assert not play.is_degraded
+
+
+def test_maintenance_ends_what_was_told_and_what_is_slow_afterwards_is_told_anew() -> None:
+    play = Play()
+    play.answer(SLOW, 20)
+    for duty in (Duty.MAINTENANCE, Duty.READY):
+        play.publisher.set_duty("gpu0", duty)
+        play.pass_time(60.0)
+    play.publisher.on_finding("gpu0", GOOD)
+    play.pass_time(1.0)
+    assert play.grade is Grade.SUSPICIOUS
+    play.answer(SLOW, 4)
+    assert play.is_degraded
+    assert play.events().count("backend.was_degraded") == 2
+    assert "backend.recovered_pace" not in play.events()
+
+
+def test_backend_that_is_well_after_maintenance_is_used_as_before_and_nothing_is_told() -> None:
+    play = Play()
+    play.answer(SLOW, 20)
+    for duty in (Duty.MAINTENANCE, Duty.READY):
+        play.publisher.set_duty("gpu0", duty)
+        play.pass_time(60.0)
+    play.answer(USUAL, 6)
+    assert (play.is_degraded, play.grade) == (False, Grade.SOUND)
+    assert "backend.recovered_pace" not in play.events()
 
 
 def test_a_backend_that_leaves_the_plan_is_forgotten() -> None:
@@ -168,7 +197,7 @@ def test_a_backend_that_leaves_the_plan_is_forgotten() -> None:
     play.answer(SLOW, 20)
     play.publisher.set_plan(RoutingPlan((target(1).backend,)))
     play.pass_time(1.0)
-    assert play.watch.grade_of("gpu0") is Grade.SOUND
+    assert not play.watch._watches.keys() & {"gpu0"}
 
 
 # --- tokens

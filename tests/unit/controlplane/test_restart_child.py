@@ -14,6 +14,7 @@ from support.alive import is_alive
 from support.running import eventually
 from understudy.controlplane.means import MeansOutcome
 from understudy.controlplane.restart_child import LINES_PER_S_MAX, Children
+from understudy.controlplane.restart_memory import MemoryKills
 from understudy.controlplane.restart_output import LINES_KEPT_MAX
 from understudy.core.snapshot import Address, Backend
 from understudy.core.upkeep import RestartKind, RestartRules
@@ -34,10 +35,10 @@ def backend(name: str, script: str = READY, *, grace_s: float = 10.0) -> Backend
 class Stage:
     """Children, with all that is told of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, kills: Path | None = None) -> None:
         self.told: list[tuple[str, dict[str, object]]] = []
         self.exits: list[tuple[str, MeansOutcome]] = []
-        self.children = Children(self._tell, lambda name, outcome: self.exits.append((name, outcome)), OURS)
+        self.children = Children(self._tell, lambda name, outcome: self.exits.append((name, outcome)), OURS, MemoryKills(kills))
 
     def _tell(self, event: str, fields: dict[str, object]) -> None:
         assert "secret" not in str(fields)
@@ -61,8 +62,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage() -> AsyncIterator[Stage]:
-    play = Stage()
+async def stage(kills: Path | None = None) -> AsyncIterator[Stage]:
+    play = Stage(kills)
     try:
         yield play
     finally:
@@ -110,12 +111,56 @@ async def test_a_child_that_ends_by_itself_is_told_and_left_to_the_supervisor() 
 
 
 @pytest.mark.parametrize("script", ["kill -KILL $$", "exit 137", "echo ggml: cudaMalloc failed: out of memory; exit 1"])
-async def test_a_child_that_memory_ran_out_for_is_known(script: str) -> None:
-    async with stage() as play:
-        await play.children.follow([backend("a", script)])
+async def test_a_child_that_memory_ran_out_for_is_known(script: str, tmp_path: Path) -> None:
+    kills = tmp_path / "memory.events"
+    kills.write_text("oom_kill 1\n")
+    async with stage(kills) as play:
+        await play.children.follow([backend("a", f"echo oom_kill 2 >{kills}; {script}")])
         _, outcome = await play.ended()
         assert outcome.was_out_of_memory
+        assert "somebody" not in outcome.words
         assert play.events("child.ended", "a")[0]["out_of_memory"] is True
+
+
+async def test_a_child_that_somebody_killed_did_not_run_out_of_memory(tmp_path: Path) -> None:
+    kills = tmp_path / "memory.events"
+    kills.write_text("oom_kill 1\n")
+    async with stage(kills) as play:
+        await play.children.follow([backend("a", "kill -KILL $$")])
+        _, outcome = await play.ended()
+        assert not outcome.was_out_of_memory
+        assert outcome.words == "sh was ended by SIGKILL (the kernel's for want of memory, or somebody's)"
+        assert "out_of_memory" not in play.events("child.ended", "a")[0]
+
+
+async def test_a_child_that_we_kill_raises_no_question_of_who_did(tmp_path: Path) -> None:
+    async with stage() as play:
+        await play.children.follow([backend("a", STUBBORN, grace_s=0.0)])
+        await play.heard("a", "ready")
+        await play.children.close()
+        assert play.events("child.ended", "a")[0]["reason"] == "sh was ended by SIGKILL"
+
+
+async def test_a_reload_leaves_what_ended_by_itself_to_the_supervisor_and_starts_what_is_told_otherwise() -> None:
+    broken = Backend("b", Address("http", "127.0.0.1", 1), restart=rules(READY, folder="/no/such/folder"))
+    async with stage() as play:
+        await play.children.follow([backend("a", "exit 7"), broken])
+        await play.ended(2)
+        await play.children.follow([backend("a", "exit 7", grace_s=1.0), broken])
+        assert len(play.pids("a")) == 1
+        assert len(play.exits) == 2, "nothing was tried again"
+        await play.children.follow([backend("a"), backend("b")])
+        await play.heard("a", "ready")
+        await play.heard("b", "ready")
+
+
+async def test_an_ended_child_whose_group_is_gone_is_forgotten() -> None:
+    async with stage() as play:
+        await play.children.follow([backend("a", "exit 7")])
+        await play.ended()
+        await eventually(lambda: play.children._seats["a"].child is None, "its end without a rest")
+        await play.children.restart("a", rules(READY))
+        await play.heard("a", "ready")
 
 
 async def test_a_restart_ends_the_old_and_starts_a_new_one() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from support.alive import is_alive
 from support.running import eventually
-from understudy.controlplane.restart_command import LEFT_MAX, Commands
+from understudy.controlplane.restart_command import Commands
+from understudy.controlplane.restart_memory import MemoryKills
 from understudy.controlplane.restart_output import LINES_KEPT_MAX
 
 ENV = {"PATH": os.environ["PATH"], "UNDERSTUDY_ADMIN_TOKEN": "token"}
@@ -63,9 +64,16 @@ async def test_a_flood_is_cut_and_ended_in_time() -> None:
 
 
 @pytest.mark.parametrize("script", ["kill -KILL $$", "exit 137", "echo CUDA out of memory; exit 1"])
-async def test_a_command_that_dies_of_missing_memory_is_known(script: str) -> None:
-    outcome = await Commands(ENV).run(sh(script), 10.0)
+async def test_a_command_that_dies_of_missing_memory_is_known(script: str, tmp_path: Path) -> None:
+    kills = tmp_path / "memory.events"
+    outcome = await Commands(ENV, MemoryKills(kills)).run(sh(f"echo oom_kill 1 >{kills}; {script}"), 10.0)
     assert outcome.was_out_of_memory
+
+
+async def test_a_command_that_somebody_killed_did_not_run_out_of_memory() -> None:
+    outcome = await Commands(ENV, MemoryKills(None)).run(sh("kill -KILL $$"), 10.0)
+    assert not outcome.was_out_of_memory
+    assert outcome.words == "sh was ended by SIGKILL (the kernel's for want of memory, or somebody's)"
 
 
 async def test_a_command_that_is_not_there_is_said_to_be_so() -> None:
@@ -91,16 +99,15 @@ async def test_a_server_that_a_command_leaves_goes_on_and_may_write(tmp_path: Pa
     assert not left.is_heard
 
 
-async def test_of_what_was_left_so_many_are_heard_and_what_ended_is_forgotten() -> None:
+async def test_all_that_is_left_alive_is_heard_and_what_ended_is_forgotten() -> None:
+    """However many there are: to stop listening would end a server that is well."""
     commands = Commands(ENV)
-    await asyncio.gather(*(commands.run(sh("sleep 1000 & exit 0"), 10.0) for _ in range(LEFT_MAX)))
+    await asyncio.gather(*(commands.run(sh("sleep 1000 & exit 0"), 10.0) for _ in range(20)))
     left = tuple(commands._left)
-    assert len(left) == LEFT_MAX
-    await commands.run(sh("sleep 1000 & exit 0"), 10.0)
-    assert len(commands._left) == LEFT_MAX
-    assert not left[0].is_heard
-    await asyncio.gather(*(one.end(0.0) for one in (*left, *commands._left)))
-    await asyncio.gather(*(one.wait_silent(10.0) for one in commands._left))
+    assert len(left) == 20
+    assert all(one.is_heard for one in left)
+    await asyncio.gather(*(one.end(0.0) for one in left))
+    await asyncio.gather(*(one.wait_silent(10.0) for one in left))
     await commands.run(sh("exit 0"), 10.0)
     assert len(commands._left) == 1
     commands.close()

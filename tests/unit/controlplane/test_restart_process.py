@@ -123,6 +123,31 @@ async def test_to_end_an_ended_one_takes_no_time() -> None:
     group.release()
 
 
+@pytest.mark.parametrize("has_pidfd", [True, False])
+async def test_nobody_gets_a_signal_under_the_number_of_a_group_that_is_gone(
+    has_pidfd: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives the number to somebody else, sooner or later."""
+    if not has_pidfd:
+        monkeypatch.delattr(os, "pidfd_open")
+    stranger = start("exec sleep 1000")
+    try:
+        unaided = start("exit 0")
+        await unaided.wait()
+        ended = start("sleep 1000 & exec sleep 1000")
+        assert await ended.end(10.0)
+        for gone in (unaided, ended):
+            gone.pid = stranger.pid
+            gone.kill()
+            assert await gone.end(0.0)
+            gone.release()
+        assert is_alive(stranger.pid)
+        assert stranger.exit_status is None
+    finally:
+        assert await stranger.end(0.0)
+        stranger.release()
+
+
 async def test_a_flood_is_read_slowly_and_costs_next_to_nothing() -> None:
     output = hearing()
     group = start("exec yes", output=output)
@@ -264,17 +289,26 @@ def test_an_end_is_said_in_words(status: int, words: str) -> None:
     assert words_of(status) == words
 
 
+def test_a_sigkill_that_nothing_explains_leaves_open_whose_it_was() -> None:
+    assert words_of(-9, is_unexplained=True) == "was ended by SIGKILL (the kernel's for want of memory, or somebody's)"
+    assert words_of(-15, is_unexplained=True) == "was ended by SIGTERM"
+
+
 @pytest.mark.parametrize(
-    ("status", "line", "is_it"),
+    ("status", "line", "is_kill_known", "is_it"),
     [
-        (-9, b"", True),
-        (137, b"", True),
-        (1, b"CUDA out of memory\n", True),
-        (0, b"CUDA out of memory\n", False),
-        (1, b"x\n", False),
+        (-9, b"", True, True),
+        (137, b"", True, True),
+        (-9, b"", False, False),
+        (137, b"", False, False),
+        (-9, b"CUDA out of memory\n", False, True),
+        (1, b"CUDA out of memory\n", False, True),
+        (0, b"CUDA out of memory\n", False, False),
+        (1, b"x\n", True, False),
+        (-15, b"", True, False),
     ],
 )
-def test_lack_of_memory_is_told_by_the_end_or_by_the_words(status: int, line: bytes, is_it: bool) -> None:
+def test_lack_of_memory_is_told_by_the_kernel_or_by_the_words(status: int, line: bytes, is_kill_known: bool, is_it: bool) -> None:
     output = Output(lambda: 0.0)
     output.feed(line)
-    assert is_out_of_memory(status, output) is is_it
+    assert is_out_of_memory(status, output, lambda: is_kill_known) is is_it

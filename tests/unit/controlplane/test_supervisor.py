@@ -11,6 +11,7 @@ import pytest
 
 from support.restart_play import ASLEEP, BAD, BOOM, CHILD, GOOD, KILLED, LOADING, RULES, Stage, backend
 from support.rollout_play import HeldFile
+from understudy.controlplane import supervisor
 from understudy.controlplane.means import Proof, RestartOrder
 from understudy.controlplane.state_file import (
     RESTARTS,
@@ -202,6 +203,7 @@ async def test_operator_s_word_begins_at_once_or_says_why_not() -> None:
             ("refused", "gpu0", None),
             ("refused", "gpu2", None),
         ]
+        stage.engines.let.set()
 
 
 async def test_backend_in_maintenance_is_the_operator_s_alone() -> None:
@@ -221,11 +223,17 @@ async def test_backend_whose_restart_the_file_takes_back_is_let_go() -> None:
     async with staged() as stage:
         stage.engines.is_held = True
         await stage.fall("gpu0")
+        (acting,) = stage.supervisor._tasks
         stage.reload(backend("gpu0", None))
         await stage.pass_s(5.0)
         assert not stage.state("gpu0").is_restarting
         assert stage.events("reason") == [("started", BAD.reason), ("failed", "the file no longer has it so")]
         assert stage.supervisor.status("gpu0") is None
+        # A command that was cut off midway might leave anything; it may end by itself.
+        assert not acting.done()
+        stage.engines.let.set()
+        await stage.settle()
+        assert (acting.done(), acting.cancelled(), len(stage.told)) == (True, False, 2)
 
 
 @pytest.mark.parametrize(
@@ -326,6 +334,40 @@ async def test_end_of_the_daemon_ends_what_is_under_way_and_says_so() -> None:
         await stage.pass_s(60.0)
         assert (await stage.supervisor.restart("gpu0")).refusal == "the daemon is stopping"
         assert stage.engines.asked.count("restart gpu0") == 1
+
+
+async def test_command_under_way_may_end_before_the_daemon_does() -> None:
+    async with staged() as stage:
+        stage.engines.is_held = True
+        await stage.fall("gpu0")
+        closing = asyncio.ensure_future(stage.supervisor.close())
+        await stage.settle()
+        assert (closing.done(), stage.engines.asked) == (False, ["restart gpu0"])
+        stage.engines.let.set()
+        await closing
+        # Its own end was heard, and the children's comes after it.
+        assert (stage.probed, stage.engines.asked[-1]) == (["gpu0"], "close")
+
+
+async def test_command_that_does_not_end_is_ended_with_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FINISH_S_MAX", 0.0)
+    async with staged() as stage:
+        stage.engines.is_held = True
+        await stage.fall("gpu0")
+        await stage.supervisor.close()
+        assert (stage.probed, stage.supervisor._tasks) == ([], set())
+        assert stage.events("reason")[-1] == ("failed", "the daemon is stopping")
+
+
+async def test_daemon_that_drains_begins_no_restart_and_lets_the_one_under_way_go_on() -> None:
+    async with staged(backend("gpu0"), backend("gpu1")) as stage:
+        await stage.fall("gpu0")
+        stage.supervisor.stop_beginning()
+        assert await stage.supervisor.restart("gpu1") == RestartOrder("the daemon is stopping")
+        stage.supervisor.on_barren("gpu1", "no token")
+        await stage.find("gpu0", GOOD, GOOD)
+        await stage.pass_s(60.0)
+        assert stage.events("backend") == [("started", "gpu0"), ("refused", "gpu1"), ("succeeded", "gpu0")]
 
 
 def gathered_mistakes() -> list[str]:

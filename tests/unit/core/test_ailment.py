@@ -10,6 +10,7 @@ from understudy.core.ailment import MOVED_S, Cause, Facts, Signs, delayed, lasts
 from understudy.core.health import FAST_PROBES_MAX, Health, Seen
 from understudy.core.restart import Phase
 from understudy.core.snapshot import BackendState, Condition, Duty
+from understudy.core.upkeep import WakeRules
 
 DOWN = replace(UP, condition=Condition.DOWN, reason="refused the connection")
 BAD, LOADING, GOOD = Seen.BAD, Seen.LOADING, Seen.GOOD
@@ -32,6 +33,17 @@ def test_it_takes_as_many_failed_probes_as_fall_and_after_together() -> None:
     assert play.phase is Phase.WATCHING
     play.probe(BAD)
     assert (play.phase, play.restart.cause, play.restart.reason) == (Phase.ACTING, Cause.PROBES, "saw bad")
+
+
+def test_machine_that_is_woken_on_demand_is_not_restarted_for_its_failed_probes_alone() -> None:
+    """That it sleeps looks the same."""
+    play = Course()
+    sleeper = replace(play.facts.target, backend=replace(play.facts.target.backend, wake=WakeRules(mac="00:1b:44:11:3a:b7")))
+    play.say(target=sleeper).probe(*[BAD] * 500)
+    assert (play.phase, play.did) == (Phase.WATCHING, [])
+    assert need(Signs(exited="it ended"), RULES, replace(facts(), target=sleeper), 1000.0)[0] is Cause.EXITED
+    assert need(Signs(barren="no token"), RULES, replace(facts(), target=sleeper), 1000.0)[0] is Cause.SUSPICIOUS
+    assert play.order() == ""
 
 
 def test_one_good_probe_in_between_begins_the_count_anew() -> None:

@@ -4,7 +4,7 @@
 
 import pytest
 
-from understudy.core.alert_words import Saying
+from understudy.core.alert_words import TEXTS, Saying
 from understudy.core.alert_writing import NOTES_MAX, Cost, Note, duration, write, write_test
 from understudy.core.upkeep import Language, Severity
 
@@ -71,6 +71,15 @@ def test_a_line_that_the_facts_do_not_fill_is_left_out() -> None:
         "The promise errors is broken since 03:12 (0 s).",
         "You may: understudy status says where the time goes",
     ]
+
+
+def test_a_fact_that_is_missing_leaves_a_gap_and_no_fault() -> None:
+    for language in Language:
+        for event in TEXTS[language]:
+            for saying in Saying:
+                subject, body = write([Note(saying, event, Severity.INFO)], language)
+                assert not set("{}") & set(subject + body)
+                assert "  " not in subject
 
 
 def test_what_a_backend_says_cannot_be_a_template() -> None:

@@ -2,82 +2,13 @@
 
 # ruff: noqa: RUF001  Chinese has punctuation of its own
 
-from collections.abc import Mapping
-
 import pytest
 
+from support.alert_play import LOGGED, NIGHT, Play, subjects
+from understudy.core.alert_incidents import Alert, Phase
 from understudy.core.alert_writing import Cost
-from understudy.core.alerting import ALERT_EVENTS, INCIDENTS_MAX, AlertDesk, Message, alert_of
+from understudy.core.alerting import ALERT_EVENTS, INCIDENTS_MAX, AlertDesk, alert_of
 from understudy.core.upkeep import AlertChannel, Language, Severity
-
-NIGHT = {"quiet_from_min": 22 * 60, "quiet_to_min": 7 * 60}
-# What the log carries with each event, as docs/events.md lists it.
-LOGGED: Mapping[str, dict[str, object]] = {
-    "backend.went_down": {
-        "backend": "gpu0",
-        "engine": "vllm",
-        "was": "up",
-        "was_for_s": 60.5,
-        "reason": "refused the connection",
-    },
-    "backend.went_up": {"backend": "gpu0", "engine": "vllm", "was": "down", "was_for_s": 60.5, "reason": ""},
-    "backend.was_degraded": {"backend": "gpu0", "reason": "12 tokens/s, usually 80"},
-    "backend.recovered_pace": {"backend": "gpu0"},
-    "restart.started": {"backend": "gpu0", "reason": "6 probes failed"},
-    "restart.failed": {"backend": "gpu0", "reason": "exit status 1", "exit_status": 1, "output": ["hf_abcdefSECRET"]},
-    "restart.gave_up": {"backend": "gpu0", "reason": "5 restarts within 1 h"},
-    "restart.succeeded": {"backend": "gpu0", "lasted_s": 12.5, "first_content_s": 0.2},
-    "restart.recovered": {"backend": "gpu0", "first_content_s": 0.2},
-    "pool.became_empty": {"backends": 8},
-    "pool.recovered": {"backends": 8},
-    "rollout.switched": {"active": "green", "was": "blue", "word": "command", "forced": False, "reason": ""},
-    "rollout.rolled_back": {
-        "active": "blue",
-        "was": "green",
-        "word": "guard",
-        "reason": "errors 4% against 1%",
-        "sessions": True,
-    },
-    "store.became_unavailable": {"reason": "unavailable", "detail": "refused the connection"},
-    "store.recovered": {},
-    "config.refused": {"trigger": "SIGHUP", "mistakes": ["understudy.yaml:7:5: backends[1].url: found gpu1; want a URL"]},
-    "config.reloaded": {"trigger": "SIGHUP", "changed": ["balance"], "needs_restart": []},
-    "slo.was_broken": {"objective": "errors", "value": 0.0213, "bound": 0.001, "window_s": 300.0, "samples": 400, "backend": ""},
-    "slo.was_restored": {"objective": "errors", "lasted_s": 60.0},
-}
-
-
-class Play:
-    """One channel, a desk, and a clock that goes second by second; the day begins at `start_min`."""
-
-    def __init__(self, start_min: int = 12 * 60, **channel: object) -> None:
-        self.desk = AlertDesk((AlertChannel("json://localhost/SECRET", **channel),))  # type: ignore[arg-type]  # a channel's fields
-        self.start_min = start_min
-        self.now_s = 0.0
-        self.counts = Cost()
-        self.messages: list[tuple[float, Message]] = []
-
-    def tell(self, event: str, backend: str = "", **fields: object) -> None:
-        told = {**LOGGED.get(event, {}), **({"backend": backend} if backend else {}), **fields}
-        alert = alert_of(event, told)
-        assert alert is not None
-        self.desk.on_event(alert, self.now_s, self.counts)
-
-    def wait(self, seconds: float) -> list[Message]:
-        """Let time pass and return what was told meanwhile."""
-        said = []
-        for _ in range(int(seconds)):
-            self.now_s += 1.0
-            minute = (self.start_min + int(self.now_s // 60)) % (24 * 60)
-            for message in self.desk.due(self.now_s, minute):
-                said.append(message)
-                self.messages.append((self.now_s, message))
-        return said
-
-
-def subjects(messages: list[Message]) -> list[str]:
-    return [message.subject.removeprefix("Understudy: ") for message in messages]
-
 
 # --- reading log events
 
@@ -268,39 +199,23 @@ def test_other_duties_are_no_news() -> None:
     assert alert_of("backend.changed_duty", {"backend": "gpu0", "duty": "draining", "was": "ready"}) is None
 
 
-# --- restarts
+# --- what cannot be written
 
 
-def test_a_restart_that_helps_is_told_with_the_recovery() -> None:
+def test_what_lacks_a_fact_is_told_without_it() -> None:
     play = Play()
-    play.tell("backend.went_down")
-    assert subjects(play.wait(15)) == ["gpu0 down"]
-    play.tell("restart.started")
-    play.wait(20)
-    play.tell("restart.succeeded")
-    play.tell("backend.went_up")
+    play.desk.on_event(Alert("rollout.switched", Phase.HAPPENS, "switch", "", Severity.INFO), 0.0)
     (message,) = play.wait(30)
-    assert message.subject == "Understudy: gpu0 up; gpu0 restarted"
-    assert set(message.events) == {"backend.up", "restart.succeeded"}
+    assert "takes the new conversations since 12:00" in message.body
 
 
-def test_a_crash_loop_is_told_when_it_fails_and_when_a_person_is_needed() -> None:
-    play = Play(repeat_s=0.0)
+def test_what_cannot_be_written_is_told_once_as_a_fault_and_the_others_go_on() -> None:
+    play = Play(repeat_s=60.0)
+    play.desk.on_event(Alert("no.such_words", Phase.BEGINS, "condition", "gpu1", Severity.WARNING), 0.0)
     play.tell("backend.went_down")
-    play.wait(15)
-    for _ in range(5):
-        play.tell("restart.started")
-        play.wait(5)
-        play.tell("restart.failed")
-        play.wait(60)
-    play.tell("restart.gave_up")
-    (message,) = play.wait(5)
-    assert message.subject == "Understudy: gpu0 needs a person"
-    assert message.severity is Severity.ERROR
-    assert subjects([message for _, message in play.messages]) == ["gpu0 down", "restart of gpu0 failed", "gpu0 needs a person"]
-    play.tell("backend.went_up")
-    assert subjects(play.wait(60)) == ["gpu0 up"]
-    assert len(play.desk) == 0
+    assert subjects(play.wait(130)) == ["gpu0 down"] * 3
+    assert [(event, str(error)) for event, error in play.desk.take_faults()] == [("no.such_words", "'no.such_words'")]
+    assert play.desk.take_faults() == []
 
 
 # --- who is told
@@ -377,6 +292,17 @@ def test_a_new_channel_hears_of_what_lasts_and_an_old_one_not_again() -> None:
     play.wait(30)
     play.desk.set_channels((AlertChannel("json://other"), AlertChannel("json://localhost/SECRET", repeat_s=0.0)))
     assert [message.channel for message in play.wait(60)] == [0]
+
+
+def test_a_new_channel_does_not_hear_of_what_was_over_before_it_came() -> None:
+    play = Play(repeat_s=0.0)
+    play.tell("backend.went_down")
+    play.tell("rollout.switched")
+    play.wait(30)
+    play.tell("backend.went_up")
+    play.wait(30)
+    play.desk.set_channels((AlertChannel("json://other"),))
+    assert play.wait(600) == []
 
 
 def test_incidents_are_bounded() -> None:

@@ -9,6 +9,7 @@ from support.restart_play import RULES, Course
 from understudy.core.ailment import Cause
 from understudy.core.health import Seen
 from understudy.core.restart import (
+    DRAIN_S_DEFAULT,
     NEXT,
     PROVE_AGAIN_S,
     PROVE_SELDOM_S,
@@ -89,6 +90,34 @@ def test_exchanges_are_waited_for_as_long_as_the_file_says() -> None:
     play = Course(DRAINED).say(in_flight=2).fall().pass_s(18.0)
     assert play.phase is Phase.WAITING_OUT
     assert play.pass_s(2.0).phase is Phase.ACTING
+
+
+@pytest.mark.parametrize("cause", [Cause.OPERATOR, Cause.DEGRADED])
+def test_backend_that_works_may_end_its_exchanges_though_the_file_says_no_drain(cause: Cause) -> None:
+    play = Course(replace(RULES, is_degraded_enough=True)).say(in_flight=2)
+    if cause is Cause.OPERATOR:
+        assert play.order() == ""
+    else:
+        play.be(is_degraded=True).pass_s(0.5)
+    assert (play.restart.cause, play.take_did()) == (cause, [TAKE_OUT])
+    assert play.pass_s(DRAIN_S_DEFAULT - 1.0).phase is Phase.WAITING_OUT
+    assert play.pass_s(1.0).phase is Phase.ACTING
+
+
+def test_backend_that_is_down_or_silent_is_not_waited_for_where_the_file_says_no_drain() -> None:
+    assert Course().say(in_flight=2).fall().take_did() == [TAKE_OUT, ACT]
+    silent = Course().say(in_flight=2)
+    silent.restart = found_barren(silent.restart, "no token")
+    assert silent.pass_s(0.5).take_did() == [TAKE_OUT, ACT]
+
+
+def test_daemon_that_is_stopping_begins_nothing_and_calls_off_what_has_done_nothing() -> None:
+    play = Course().say(is_stopping=True).fall()
+    assert (play.did, play.restart.held) == ([], "the daemon, which is stopping")
+    paused = Course().fall().fail_once().say(is_stopping=True).pass_s(60.0)
+    assert (paused.phase, paused.restart.held) == (Phase.PAUSING, "the daemon, which is stopping")
+    waiting = Course(DRAINED).say(in_flight=2).fall().say(is_stopping=True).pass_s(0.5)
+    assert (waiting.phase, waiting.did) == (Phase.WATCHING, [TAKE_OUT, PUT_BACK])
 
 
 def test_backend_that_comes_back_before_anything_was_done_is_not_restarted() -> None:
@@ -256,6 +285,13 @@ def test_given_up_backend_is_looked_after_again_when_it_was_well_for_the_window(
     assert (play.phase, play.restart.begun_at_s) == (Phase.WATCHING, ())
     play.take_did()
     assert play.fall().take_did() == [TAKE_OUT, ACT]
+
+
+def test_given_up_backend_that_is_still_slow_is_given_up_once_and_not_every_window() -> None:
+    play = Course(replace(RULES, is_degraded_enough=True, times_max=0)).be(is_degraded=True).pass_s(3 * RULES.window_s)
+    assert (play.phase, play.take_did()) == (Phase.GAVE_UP, [GIVE_UP])
+    play.be(is_degraded=False).pass_s(RULES.window_s + 1.0)
+    assert play.phase is Phase.WATCHING
 
 
 def test_slow_backend_that_is_given_up_keeps_its_exchanges() -> None:

@@ -10,10 +10,13 @@ import pytest
 
 from support.collector import spared_collector
 from support.daemon import backend, settings
+from support.records import attempt, exchange
 from support.running import Running, eventually, serving
 from support.scripted import ScriptedEngine
 from support.stage import chat
 from understudy.admin.openapi import document
+from understudy.core.alert_writing import Cost
+from understudy.errors import FailureKind
 
 collector = spared_collector
 
@@ -82,3 +85,30 @@ async def test_a_reload_brings_parts_and_lets_restarts_go(engine: ScriptedEngine
         file.write_text(str(plain))
         assert (await running.daemon.reload()).ok
         assert running.daemon.status()["backends"][0]["restart"] is None
+
+
+async def test_what_an_incident_cost_counts_cut_answers_and_no_leaving_clients(engine: ScriptedEngine, tmp_path: Path) -> None:
+    async with serving(settings(backend(engine)), tmp_path) as running:
+        upkeep = running.daemon.upkeep
+        cut = exchange(attempt("gpu0"), attempt("gpu1"), failure=FailureKind.BODY_CUT)
+        gone = exchange(attempt("gpu0"), attempt("gpu1"), failure=FailureKind.CLIENT_GONE)
+        saved = exchange(attempt("gpu0", FailureKind.REFUSED), attempt("gpu1"))
+        for record in (cut, gone, saved, exchange(attempt("gpu0"))):
+            upkeep.on_exchange(record)
+        assert upkeep._cost() == Cost(failed=1, moved=1)
+
+
+async def test_a_mistake_of_one_part_ends_no_answer(
+    engine: ScriptedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = settings(backend(engine, restart=RESTART))
+    async with serving(wanted, tmp_path, env={"XDG_STATE_HOME": str(tmp_path)}) as running:
+        supervisor = running.daemon.upkeep.supervisor
+        assert supervisor is not None
+
+        def break_down() -> None:
+            raise RuntimeError("ours")
+
+        monkeypatch.setattr(supervisor, "tick", break_down)
+        running.daemon.upkeep.tick()
+        assert b"[DONE]" in await running.ask(chat(model="tiny"))

@@ -1,0 +1,75 @@
+"""A desk of alerts with one channel, and a clock that goes second by second: the stage of plays about what a person is told."""
+
+from collections.abc import Mapping
+
+from understudy.core.alert_writing import Cost
+from understudy.core.alerting import AlertDesk, Message, alert_of
+from understudy.core.upkeep import AlertChannel
+
+NIGHT = {"quiet_from_min": 22 * 60, "quiet_to_min": 7 * 60}
+# What the log carries with each event, as docs/events.md lists it.
+LOGGED: Mapping[str, dict[str, object]] = {
+    "backend.went_down": {
+        "backend": "gpu0",
+        "engine": "vllm",
+        "was": "up",
+        "was_for_s": 60.5,
+        "reason": "refused the connection",
+    },
+    "backend.went_up": {"backend": "gpu0", "engine": "vllm", "was": "down", "was_for_s": 60.5, "reason": ""},
+    "backend.was_degraded": {"backend": "gpu0", "reason": "12 tokens/s, usually 80"},
+    "backend.recovered_pace": {"backend": "gpu0"},
+    "restart.started": {"backend": "gpu0", "reason": "6 probes failed"},
+    "restart.failed": {"backend": "gpu0", "reason": "exit status 1", "exit_status": 1, "output": ["hf_abcdefSECRET"]},
+    "restart.gave_up": {"backend": "gpu0", "reason": "5 restarts within 1 h"},
+    "restart.succeeded": {"backend": "gpu0", "lasted_s": 12.5, "first_content_s": 0.2},
+    "restart.recovered": {"backend": "gpu0", "first_content_s": 0.2},
+    "pool.became_empty": {"backends": 8},
+    "pool.recovered": {"backends": 8},
+    "rollout.switched": {"active": "green", "was": "blue", "word": "command", "forced": False, "reason": ""},
+    "rollout.rolled_back": {
+        "active": "blue",
+        "was": "green",
+        "word": "guard",
+        "reason": "errors 4% against 1%",
+        "sessions": True,
+    },
+    "store.became_unavailable": {"reason": "unavailable", "detail": "refused the connection"},
+    "store.recovered": {},
+    "config.refused": {"trigger": "SIGHUP", "mistakes": ["understudy.yaml:7:5: backends[1].url: found gpu1; want a URL"]},
+    "config.reloaded": {"trigger": "SIGHUP", "changed": ["balance"], "needs_restart": []},
+    "slo.was_broken": {"objective": "errors", "value": 0.0213, "bound": 0.001, "window_s": 300.0, "samples": 400, "backend": ""},
+    "slo.was_restored": {"objective": "errors", "lasted_s": 60.0},
+}
+
+
+class Play:
+    """One channel, a desk, and a clock that goes second by second; the day begins at `start_min`."""
+
+    def __init__(self, start_min: int = 12 * 60, **channel: object) -> None:
+        self.desk = AlertDesk((AlertChannel("json://localhost/SECRET", **channel),))  # type: ignore[arg-type]  # a channel's fields
+        self.start_min = start_min
+        self.now_s = 0.0
+        self.counts = Cost()
+        self.messages: list[tuple[float, Message]] = []
+
+    def tell(self, event: str, backend: str = "", **fields: object) -> None:
+        told = {**LOGGED.get(event, {}), **({"backend": backend} if backend else {}), **fields}
+        alert = alert_of(event, told)
+        assert alert is not None
+        self.desk.on_event(alert, self.now_s, self.counts)
+
+    def wait(self, seconds: float) -> list[Message]:
+        """Let time pass and return what was told meanwhile."""
+        said = []
+        for _ in range(int(seconds)):
+            self.now_s += 1.0
+            minute = (self.start_min + int(self.now_s // 60)) % (24 * 60)
+            for message in self.desk.due(self.now_s, minute):
+                said.append(message)
+                self.messages.append((self.now_s, message))
+        return said
+
+
+def subjects(messages: list[Message]) -> list[str]:
+    return [message.subject.removeprefix("Understudy: ") for message in messages]
