@@ -21,7 +21,7 @@ from understudy.core.tally import Tally
 PAUSE_S: Final = 60.0
 PAUSE_S_MAX: Final = 900.0
 # As long as it lasts without a trial, whatever tokens say.
-UNTRIED_S_MAX: Final = 1800.0
+UNTRIED_S_MAX: Final = 600.0
 # One that was sound for so long begins with short pauses again.
 SETTLED_S: Final = 600.0
 # A token in less than this share of the time that it took in the slow time is worth a trial.

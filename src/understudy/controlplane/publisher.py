@@ -251,7 +251,8 @@ def _learnt(state: BackendState, finding: Finding) -> BackendState:
         return replace(
             state,
             engine=finding.engine,
-            version=finding.version,
+            # An engine that did not tell it this time is the same one still.
+            version=finding.version or (state.version if finding.engine is state.engine else ""),
             dialects=finding.dialects,
             models=finding.models,
         )

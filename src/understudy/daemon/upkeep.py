@@ -299,7 +299,8 @@ class Upkeep:
 
     def _moved_at_s(self, name: str) -> float:
         counts = self._daemon.tally.of(name)
-        return max(counts.last_success_at_s, counts.evidence.moved_at_s)
+        # Whose listener is closed works on nothing, however lately it did.
+        return 0.0 if counts.evidence.is_refusing else max(counts.last_success_at_s, counts.evidence.moved_at_s)
 
     def _cost(self) -> "Cost":
         from understudy.core.alert_writing import Cost

@@ -212,7 +212,7 @@ async def test_a_token_that_takes_as_long_as_ever_spares_clients_the_trial() -> 
     assert play.is_degraded
     assert 2 <= play.asked <= 4
     play.token_s = None
-    await play.wait(6 * PAUSE_S)
+    await play.wait(3 * PAUSE_S)
     assert play.is_degraded
 
 

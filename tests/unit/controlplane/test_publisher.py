@@ -385,3 +385,11 @@ def test_one_whose_restart_is_over_begins_its_slow_start_now() -> None:
     play.now_s += 30.0
     play.publisher.tick()
     assert play.state().condition is Condition.UP
+
+
+def test_an_engine_that_does_not_tell_its_version_this_time_is_no_other_one() -> None:
+    play = Play()
+    play.find(GOOD)
+    assert play.find(replace(GOOD, version="")).version == "0.15.1"
+    assert "backend.changed_engine" not in play.told()
+    assert play.find(replace(GOOD, engine=EngineKind.VLLM, version="")).version == ""
