@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.cli.check_upkeep import alert_lines, generate_words, slo_lines, upkeep_lines
+from understudy.cli.interruptible import run_interruptible
 from understudy.config.colors import color_notes
 from understudy.config.compile import alert_channels, compile_plan
 from understudy.config.load import DEFAULT_URL, find_file, from_urls, load_file
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     _print([source, "", *meaning(settings)])
     if args.probe:
         plan = compile_plan(settings)
-        findings = asyncio.run(probe_all(plan, daemons_probe()))
+        findings = run_interruptible(probe_all(plan, daemons_probe()))
         _print(["", "What the backends said", *found_lines(plan, findings)])
     return 0
 

@@ -5,7 +5,6 @@ compare_json, compare_html, compare_output). Changes nothing at the daemon; neve
 """
 
 import argparse
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.cli.admin_call import CallError, say_error
 from understudy.cli.compare_options import add_options
+from understudy.cli.interruptible import run_interruptible
 
 if TYPE_CHECKING:
     from understudy.cli.compare_pairs import About, Pair, Totals
@@ -146,8 +146,8 @@ def _run_course(
     sides, judge = whom
     progress = course.progress
     progress.begin("asking", "prompts", len(entries))
-    course.model = asyncio.run(pick_model(entries, sides, args.model or "", args.timeout))
-    gone = asyncio.run(ask_all(entries, sides, course.model, args, course.take))
+    course.model = run_interruptible(pick_model(entries, sides, args.model or "", args.timeout))
+    gone = run_interruptible(ask_all(entries, sides, course.model, args, course.take))
     course.stopped = f"stopped after {progress.words}: {gone}" if gone else ""
     progress.begin("checking", "prompts checked", len(course.answered))
     for answered in course.answered:
@@ -155,7 +155,7 @@ def _run_course(
         progress.step()
     if judge is not None and not gone:
         progress.begin("judging", "pairs judged", sum(pair.is_whole for pair in course.pairs))
-        asyncio.run(judge_all(course.pairs, judge, args, progress.step))
+        run_interruptible(judge_all(course.pairs, judge, args, progress.step))
 
 
 def _tell(course: _Course, about: "About", args: argparse.Namespace) -> int:

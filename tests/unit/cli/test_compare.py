@@ -1,6 +1,5 @@
 """The command: what it takes, what it prints, how it ends."""
 
-import asyncio
 import io
 import json
 import os
@@ -15,6 +14,7 @@ import pytest
 from support.answers import whole
 from support.scripted import ScriptedEngine
 from understudy.cli import compare, compare_expectations
+from understudy.cli.interruptible import run_interruptible
 from understudy.cli.main import main
 
 PROMPTS = "- {prompt: Who is there?, expect: {contains: gpu0}}\n- Again?\n"
@@ -278,7 +278,7 @@ def test_an_interrupt_before_the_first_answer_is_one_line(
         work.close()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(asyncio, "run", interrupted)
+    monkeypatch.setattr(compare, "run_interruptible", interrupted)
     page = tmp_path / "report.html"
     assert run(gpu0, gpu0, "--html", str(page), prompts) == 130
     assert capsys.readouterr() == ("", "understudy: interrupted before the first answer\n")
@@ -309,7 +309,7 @@ def test_an_interrupt_while_answers_are_checked_keeps_them_all(
 def test_an_interrupt_while_it_is_judged_shows_the_answers(
     gpu0: ScriptedEngine, gpu1: ScriptedEngine, prompts: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = iter((asyncio.run, asyncio.run, None))
+    calls = iter((run_interruptible, run_interruptible, None))
 
     def interrupted(work: Any) -> Any:
         begin = next(calls)
@@ -318,7 +318,7 @@ def test_an_interrupt_while_it_is_judged_shows_the_answers(
             raise KeyboardInterrupt
         return begin(work)
 
-    monkeypatch.setattr(asyncio, "run", interrupted)
+    monkeypatch.setattr(compare, "run_interruptible", interrupted)
     assert run(gpu0, gpu1, "--judge", "wise", "--judge-url", gpu0.url, prompts) == 130
     assert "2. Again?" in capsys.readouterr().out
 
