@@ -64,8 +64,8 @@ class Play:
         said = []
         for _ in range(int(seconds)):
             self.now_s += 1.0
-            minute = (self.start_min + int(self.now_s // 60)) % (24 * 60)
-            for message in self.desk.due(self.now_s, minute):
+            day_s = (self.start_min * 60 + self.now_s) % (24 * 3600)
+            for message in self.desk.due(self.now_s, day_s):
                 said.append(message)
                 self.messages.append((self.now_s, message))
         return said

@@ -180,13 +180,13 @@ def _condition(backend: dict[str, Any]) -> str:
     words = [_text(backend.get("condition"))]
     if (duty := backend.get("duty")) != "ready":
         words.append(_text(duty))
-    if backend.get("restarting"):
-        words.append("restarting")
-    if backend.get("degraded"):
-        words.append("degraded")
     restart, warm = backend.get("restart"), backend.get("warm")
     if isinstance(restart, dict) and restart.get("phase") == "gave_up":
         words.append("restarts have not helped")
+    elif backend.get("restarting"):
+        words.append("restarting")
+    if backend.get("degraded"):
+        words.append("degraded")
     if isinstance(warm, dict) and not warm.get("is_warm"):
         words.append("not warm")
     if left_s := _number(backend.get("ejected_for_s")):

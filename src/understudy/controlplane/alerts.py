@@ -147,9 +147,11 @@ class Alerts:
                 box.is_checked = True
                 self._look_at(box)
             self._go_on(box, now_s)
-        here = time.localtime(self._wall())
+        wall_s = self._wall()
+        here = time.localtime(wall_s)
+        day_s = here.tm_hour * 3600 + here.tm_min * 60 + here.tm_sec + wall_s % 1.0
         busy = {index for index, box in enumerate(self._boxes) if box.message is not None}
-        for message in self._desk.due(now_s, here.tm_hour * 60 + here.tm_min, busy):
+        for message in self._desk.due(now_s, day_s, busy):
             box = self._boxes[message.channel]
             box.take(message, now_s)
             self._try(box, now_s)

@@ -181,8 +181,8 @@ class Want:
         told.worthy = self.incident.worthy
         told.severity, told.at_s = self.severity, now_s
 
-    def note(self, now_s: float, minute_of_day: int) -> Note:
-        """Return what the writer needs; `minute_of_day` is that of `now_s`."""
+    def note(self, now_s: float, day_s: float) -> Note:
+        """Return what the writer needs; `day_s` are the seconds from local midnight to `now_s`."""
         incident, alert = self.incident, self.incident.alert
         since_s, until_s, times = incident.since_s, now_s, 1
         if self.saying in (Saying.ENDED, Saying.WAS):
@@ -192,7 +192,8 @@ class Want:
         if self.saying in (Saying.FLAPS, Saying.STEADY):
             times = len(incident.recent)
             since_s = incident.recent[0] if self.saying is Saying.FLAPS else incident.changed_s
-        minute = (minute_of_day - int((now_s - since_s) // 60)) % _DAY_MIN
+        # Floored as clocks and the log do it.
+        minute = int((day_s - (now_s - since_s)) // 60) % _DAY_MIN
         return Note(
             self.saying,
             # The words are those of what began; that it is over is the saying's.

@@ -163,7 +163,7 @@ class AlertDesk:
         if incident is not None:
             incident.begin(alert, now_s, counts)
 
-    def due(self, now_s: float, minute_of_day: int, busy: Collection[int] = ()) -> list[Message]:
+    def due(self, now_s: float, day_s: float, busy: Collection[int] = ()) -> list[Message]:
         """Return what is to be sent now, at most one message a channel; channels in `busy` still have one to deliver."""
         for who in self._holds.take_called_off(now_s):
             if ("restart", who) in self._incidents:
@@ -173,8 +173,8 @@ class AlertDesk:
                 self._forget(key)
         messages = []
         for index, channel in enumerate(self._channels):
-            wants = [] if index in busy else self._ripe(index, channel, now_s, minute_of_day)
-            notes = [self._note(want, channel.language, now_s, minute_of_day) for want in wants]
+            wants = [] if index in busy else self._ripe(index, channel, now_s, day_s)
+            notes = [self._note(want, channel.language, now_s, day_s) for want in wants]
             # What cannot be written counts as told, or it would hold up all the others for as long as it lasts.
             shown = [note for note in notes if note is not None]
             for want in wants:
@@ -215,10 +215,10 @@ class AlertDesk:
 
     # --- channels
 
-    def _note(self, want: Want, language: Language, now_s: float, minute_of_day: int) -> Note | None:
+    def _note(self, want: Want, language: Language, now_s: float, day_s: float) -> Note | None:
         """Return what the writer needs, None where he could not write it."""
         try:
-            note = want.note(now_s, minute_of_day)
+            note = want.note(now_s, day_s)
             write([note], language)
         except Exception as error:  # noqa: BLE001  whatever it is, it is one incident's, and is told by take_faults
             key = want.incident.alert.key
@@ -228,9 +228,9 @@ class AlertDesk:
             return None
         return note
 
-    def _ripe(self, index: int, channel: AlertChannel, now_s: float, minute_of_day: int) -> list[Want]:
+    def _ripe(self, index: int, channel: AlertChannel, now_s: float, day_s: float) -> list[Want]:
         """Return what goes into a message now; empty while there is nothing, or while more is about to come."""
-        wants = self._wants(index, channel, now_s, minute_of_day)
+        wants = self._wants(index, channel, now_s, day_s)
         ripe = [want for want in wants if want.ready_at_s <= now_s]
         if not ripe:
             return []
@@ -240,9 +240,9 @@ class AlertDesk:
         gap_s = URGENT_GAP_S if any(want.severity is Severity.ERROR for want in ripe) else GAP_S
         return ripe if now_s >= self._last_message_at_s[index] + gap_s else []
 
-    def _wants(self, index: int, channel: AlertChannel, now_s: float, minute_of_day: int) -> list[Want]:
+    def _wants(self, index: int, channel: AlertChannel, now_s: float, day_s: float) -> list[Want]:
         """Return what this channel has yet to be told, ready or soon; what it did not ask for is marked as told."""
-        rank_min = RANK[channel.quiet_below] if _is_quiet(channel, minute_of_day) else 0
+        rank_min = RANK[channel.quiet_below] if _is_quiet(channel, int(day_s // 60)) else 0
         wants = []
         for key, incident in self._incidents.items():
             want = want_of(incident, self._told[index].setdefault(key, Told()), channel.repeat_s, now_s)

@@ -41,8 +41,23 @@ def test_an_end_carries_its_length_its_cost_and_its_own_name() -> None:
     want = want_of(incident, told, REPEAT_S, 160.0)
     assert want is not None
     assert (want.saying, want.event, want.ready_at_s) == (Saying.ENDED, "backend.up", 160.0 + END_SETTLE_S)
-    note = want.note(165.0, 3 * 60)
+    note = want.note(165.0, 3 * 3600.0 + 10.0)
     assert (note.lasted_s, note.cost, note.since, note.event) == (60.0, Cost(3, 12), "02:59", "backend.down")
+
+
+def test_since_is_the_minute_of_the_clock_and_the_same_in_every_message() -> None:
+    incident, told = incident_at(), Told()
+    began_s = 20 * 3600 + 10 * 60 + 36.0
+    for later_s in (0.5, 23.9, 24.1, 83.9, 84.1):
+        want = want_of(incident, told, REPEAT_S, 100.0 + later_s)
+        assert want is not None
+        assert want.note(100.0 + later_s, began_s + later_s).since == "20:10"
+
+
+def test_since_goes_back_over_midnight() -> None:
+    want = want_of(incident_at(), Told(), REPEAT_S, 130.0)
+    assert want is not None
+    assert want.note(130.0, 10.0).since == "23:59"
 
 
 def test_a_blip_that_nobody_heard_of_stays_unheard() -> None:
@@ -94,11 +109,11 @@ def test_flapping_is_told_once_and_then_that_it_is_steady() -> None:
         incident.end(UP, at_s + 20.0, None)
     flaps = want_of(incident, told, REPEAT_S, 141.0)
     assert flaps is not None
-    assert (flaps.saying, flaps.note(141.0, 60).times) == (Saying.FLAPS, 3)
+    assert (flaps.saying, flaps.note(141.0, 3600.0).times) == (Saying.FLAPS, 3)
     flaps.mark(141.0)
     assert want_of(incident, told, REPEAT_S, 300.0) is None
     steady = want_of(incident, told, REPEAT_S, 140.0 + CALM_S)
     assert steady is not None
-    assert (steady.saying, steady.note(141.0, 60).is_on) == (Saying.STEADY, False)
+    assert (steady.saying, steady.note(141.0, 3600.0).is_on) == (Saying.STEADY, False)
     steady.mark(741.0)
     assert incident.is_past([told], 900.0)
