@@ -317,7 +317,11 @@ def _pause(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) ->
     if len(recent(restart, rules, now_s)) >= rules.times_max:
         return Step(turned(restart, Turn.GIVE_UP, now_s), (Command.GIVE_UP,))
     held = _held(restart, facts, now_s) or ("what it says of itself" if now_s < restart.signs.excused_until_s else "")
-    return Step(replace(restart, held=held)) if held else _begin(restart, rules, restart.cause, facts, now_s)
+    if held:
+        return Step(replace(restart, held=held))
+    # Whatever was the first one's cause, nobody has asked for this one.
+    again = replace(restart, reason=f"the last restart failed: {restart.reason}")
+    return _begin(again, rules, restart.cause, facts, now_s)
 
 
 def _after_giving_up(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) -> Step:

@@ -233,6 +233,14 @@ def test_next_restart_waits_for_its_pause() -> None:
     assert play.pass_s(0.5).phase is Phase.ACTING
 
 
+def test_next_restart_says_that_the_last_one_failed_and_not_the_first_ones_cause() -> None:
+    play = Course().fall().fail_once()
+    failure = play.restart.reason
+    play.pass_s(10.0)
+    assert (play.phase, play.restart.reason) == (Phase.ACTING, f"the last restart failed: {failure}")
+    assert play.fail_once().restart.reason == failure
+
+
 def test_backend_that_proves_itself_in_the_pause_is_put_back_without_another_restart() -> None:
     play = Course().fall().fail_once().probe(GOOD, GOOD)
     assert play.take_did()[-1] is PROVE
