@@ -104,6 +104,8 @@ class World:
         self.wall_offset_s = 1.8e9
         self._open: set[str] = set()
         self._given_up: set[str] = set()
+        # Those of which that was told last, and whether because they are slow.
+        self._needs_person: dict[str, bool] = {}
         self._begun: dict[str, deque[float]] = {name: deque() for name in _NAMES}
         self._tasks: list[asyncio.Task[None]] = []
         self._late_until_s = 0.0
@@ -158,6 +160,7 @@ class World:
         self.wrong += [str(context) for context in self.loop.mistakes]
 
     def _begin(self) -> None:
+        self._needs_person.clear()
         self.supervisor.begin()
         work = [self._tick(), *(self._probe(name) for name in _NAMES)]
         self._tasks = [self.loop.create_task(each) for each in work]
@@ -224,6 +227,7 @@ class World:
     def _forget(self, name: str) -> None:
         self._begun[name].clear()
         self._given_up.discard(name)
+        self._needs_person.pop(name, None)
 
     # --- the engines
 
@@ -344,8 +348,15 @@ class World:
                 # It may have broken while its token was on the way.
                 is_new = self.loop.time() - self.engines[name].since_s < 1.0
                 self._expect(self._state(name) == "well" or is_new, f"{name}: succeeded, and is {self._state(name)}")
+        elif event == "restart.recovered":
+            self._needs_person.pop(name, None)
         elif event == "restart.gave_up":
-            self._expect(name not in self._given_up, f"{name}: given up a second time")
+            is_slow = "far below" in str(fields["reason"])
+            # One that was only slow when it was given up, and kept its exchanges, may go down yet.
+            self._expect(
+                self._needs_person.get(name, True) and not (is_slow and name in self._needs_person), f"{name}: given up twice"
+            )
+            self._needs_person[name] = is_slow
             self._given_up.add(name)
 
     def _on_started(self, name: str, cause: str) -> None:
@@ -362,6 +373,7 @@ class World:
         if cause != "operator":
             self._expect(name not in self._given_up or len(begun) == 1, f"{name}: restarted though given up")
             self._given_up.discard(name)
+            self._needs_person.pop(name, None)
             self._expect(self._duty(name) is Duty.READY, f"{name}: restarted though {self._duty(name)}")
         self._last_cause = cause
 

@@ -125,6 +125,16 @@ class Course:
         return replace(self.facts, target=replace(own, state=state), health=self.health)
 
 
+def given_up() -> Course:
+    """A backend that went down for good: three restarts have not helped."""
+    play = Course().fall()
+    for _ in range(RULES.times_max):
+        play.fail_once().pass_s(60.0)
+    assert play.phase is Phase.GAVE_UP
+    play.take_did()
+    return play
+
+
 @dataclass
 class Engines:
     """The engines behind the backends, by name: means and proofs in one. An answer is given when the play lets it.

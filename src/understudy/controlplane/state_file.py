@@ -21,7 +21,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from understudy.core.color import Color
-from understudy.core.restart import Kept
+from understudy.core.restart_kept import Kept
 from understudy.core.rollout import Rollout
 
 STATE_BYTES_MAX: Final = 64 * 1024

@@ -16,7 +16,8 @@ from understudy.controlplane.state_file import RestartsKeeper
 from understudy.core import restart as course
 from understudy.core.ailment import Facts, peers_of
 from understudy.core.health import Seen
-from understudy.core.restart import UNDER_WAY, Command, Kept, Phase, Restart, Step
+from understudy.core.restart import UNDER_WAY, Command, Phase, Restart, Step
+from understudy.core.restart_kept import Kept, kept, remembered
 from understudy.core.snapshot import Backend, Published, Target
 from understudy.core.upkeep import RestartKind, RestartRules
 from understudy.engines.contract import Finding
@@ -119,7 +120,7 @@ class Supervisor:
                 known.backend, known.rules = target.backend, rules
                 continue
             before = self._remembered.get(name)
-            restart = course.remembered(before, now_s, self._wall()) if before else course.watching(now_s)
+            restart = remembered(before, now_s, self._wall()) if before else course.watching(now_s)
             self._watches[name] = _Watch(target.backend, rules, restart)
         self._keep()
         self._follow()
@@ -362,7 +363,7 @@ class Supervisor:
             return
         self._kept, self._kept_offset_s = marks, now_unix_s - now_s
         watches = ((name, self._watches[name]) for name in marks)
-        self._keeper.put({name: course.kept(one.restart, one.rules, now_s, now_unix_s) for name, one in watches})
+        self._keeper.put({name: kept(one.restart, one.rules, now_s, now_unix_s) for name, one in watches})
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str, on_broken: Callable[[], None]) -> asyncio.Task[None]:
         """Begin a task of ours. `on_broken` is called where it raises, which is our own mistake and is reported as one."""

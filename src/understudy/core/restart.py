@@ -116,14 +116,6 @@ class Step:
     commands: tuple[Command, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What survives the daemon, by the wall clock, in seconds since 1970."""
-
-    begun_unix_s: tuple[float, ...] = ()
-    has_given_up: bool = False
-
-
 def turned(restart: Restart, turn: Turn, now_s: float) -> Restart:
     """Return the restart after `turn`. Raises ValueError for a turn that `NEXT` does not have."""
     try:
@@ -242,12 +234,16 @@ def _watch(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) ->
         return Step(replace(restart, held="") if restart.held else restart)
     restart = replace(restart, cause=cause, reason=reason)
     if len(recent(restart, rules, now_s)) >= rules.times_max:
-        # One that is slow is better than none.
-        is_out = cause is not Cause.DEGRADED
-        given_up = replace(turned(restart, Turn.GIVE_UP, now_s), is_out=is_out)
-        return Step(given_up, (Command.TAKE_OUT, Command.GIVE_UP) if is_out else (Command.GIVE_UP,))
+        return _give_up(turned(restart, Turn.GIVE_UP, now_s), cause)
     held = _held(restart, facts, now_s)
     return Step(replace(restart, held=held)) if held else _begin(restart, rules, cause, facts, now_s)
+
+
+def _give_up(restart: Restart, cause: Cause) -> Step:
+    if cause is Cause.DEGRADED:
+        # One that is slow is better than none.
+        return Step(restart, (Command.GIVE_UP,))
+    return Step(replace(restart, is_out=True), (Command.TAKE_OUT, Command.GIVE_UP))
 
 
 def _held(restart: Restart, facts: Facts, now_s: float) -> str:
@@ -327,7 +323,11 @@ def _pause(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) ->
 def _after_giving_up(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) -> Step:
     if restart.well_at_s is not None and now_s - restart.well_at_s >= rules.window_s:
         return Step(replace(turned(restart, Turn.FORGET, now_s), begun_at_s=()))
-    return _ask_when_back(restart, facts, now_s)
+    cause, reason = ailment.need(restart.signs, rules, facts, now_s)
+    if restart.is_out or cause is None or cause is restart.cause is Cause.DEGRADED:
+        return _ask_when_back(restart, facts, now_s)
+    # It was well since it was given up, or is only known to have been given up by the daemon before this one.
+    return _give_up(replace(restart, cause=cause, reason=reason), cause)
 
 
 _STEPS: Final = {
@@ -360,22 +360,6 @@ def _hand_over(restart: Restart, now_s: float) -> Step:
         commands = (Command.FAIL, *commands)
     restart = turned(restart, Turn.FORGET, now_s)
     return Step(replace(restart, signs=signs, is_out=False, begun_at_s=(), not_before_s=0.0), commands)
-
-
-# --- what survives
-
-
-def kept(restart: Restart, rules: RestartRules, now_s: float, now_unix_s: float) -> Kept:
-    """Return what is to be kept of it."""
-    begun_unix_s = tuple(round(now_unix_s - (now_s - at_s), 3) for at_s in recent(restart, rules, now_s))
-    return Kept(begun_unix_s, restart.phase is Phase.GAVE_UP)
-
-
-def remembered(kept: Kept, now_s: float, now_unix_s: float) -> Restart:
-    """Return the state at a start. What was begun in the future counts as begun now: the wall clock was set back."""
-    begun_at_s = tuple(sorted(now_s - max(0.0, now_unix_s - at_s) for at_s in kept.begun_unix_s))
-    fresh = replace(watching(now_s), begun_at_s=begun_at_s)
-    return replace(fresh, phase=Phase.GAVE_UP, reason="given up before the daemon began") if kept.has_given_up else fresh
 
 
 # --- what is shown

@@ -319,11 +319,15 @@ class Upkeep:
 
     def status_of(self, name: str) -> dict[str, Any]:
         """Return what is told of one backend, as JSON values; null where the file does not ask for it."""
-        return {
-            "restart": self.supervisor.status(name) if self.supervisor is not None else None,
+        restart = self.supervisor.status(name) if self.supervisor is not None else None
+        told: dict[str, Any] = {
+            "restart": restart,
             "warm": self.warmer.status(name) if self.warmer is not None else None,
             "wake": self.waker.status(name) if self.waker is not None else None,
         }
+        # It gets no exchanges still, but nobody is about to restart it.
+        has_given_up = restart is not None and restart["phase"] == "gave_up"
+        return told | {"restarting": False} if has_given_up else told
 
 
 class _Fan:

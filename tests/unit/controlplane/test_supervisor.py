@@ -22,7 +22,7 @@ from understudy.controlplane.state_file import (
     state_path,
 )
 from understudy.core.color import Color
-from understudy.core.restart import Kept
+from understudy.core.restart_kept import Kept
 from understudy.core.shortlist import is_usable
 from understudy.core.snapshot import Address, Backend, Condition, Duty
 
@@ -274,7 +274,7 @@ async def test_restarts_are_counted_across_the_daemon(tmp_path: Path) -> None:
     assert stage.events("next_in_s")[1:] == [("failed", None), ("gave_up", None)]
     async with staged(path=path, now_s=1.0, wall_s=1.8e9 + 300.0) as stage:
         await stage.fall("gpu0")
-        assert (stage.events(), stage.status("gpu0")["phase"]) == ([], "gave_up")
+        assert (stage.events(), stage.status("gpu0")["phase"]) == ([("gave_up",)], "gave_up")
 
 
 async def test_restart_is_counted_before_the_means_are_used(tmp_path: Path) -> None:

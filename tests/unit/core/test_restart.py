@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from support.restart_play import RULES, Course
+from support.restart_play import RULES, Course, given_up
 from understudy.core.ailment import Cause
 from understudy.core.health import Seen
 from understudy.core.restart import (
@@ -14,17 +14,13 @@ from understudy.core.restart import (
     PROVE_AGAIN_S,
     PROVE_SELDOM_S,
     Command,
-    Kept,
     Phase,
     Restart,
     Turn,
     delayed,
     ended,
     found_barren,
-    kept,
     pause_s,
-    recent,
-    remembered,
     status_of,
     turned,
 )
@@ -34,16 +30,6 @@ BAD, GOOD = Seen.BAD, Seen.GOOD
 TAKE_OUT, ACT, PROVE, PUT_BACK = Command.TAKE_OUT, Command.ACT, Command.PROVE, Command.PUT_BACK
 FAIL, GIVE_UP, SUCCEED, RECOVER = Command.FAIL, Command.GIVE_UP, Command.SUCCEED, Command.RECOVER
 DRAINED = replace(RULES, drain_s=20.0)
-
-
-def given_up() -> Course:
-    """A backend that went down for good: three restarts have not helped."""
-    play = Course().fall()
-    for _ in range(RULES.times_max):
-        play.fail_once().pass_s(60.0)
-    assert play.phase is Phase.GAVE_UP
-    play.take_did()
-    return play
 
 
 # --- The table
@@ -283,7 +269,15 @@ def test_given_up_backend_that_gives_a_token_gets_exchanges_but_no_restart() -> 
     assert play.take_did() == [PROVE]
     assert play.give_token().take_did() == [RECOVER]
     assert not play.restart.is_out
-    assert play.fall().pass_s(600.0).did == []
+
+
+def test_given_up_backend_that_was_mended_and_fails_again_is_taken_out_and_told_again_and_not_restarted() -> None:
+    play = given_up().probe(GOOD, GOOD).give_token().pass_s(60.0)
+    play.take_did()
+    assert play.fall().pass_s(600.0).take_did() == [TAKE_OUT, GIVE_UP]
+    assert (play.phase, play.restart.reason) == (Phase.GAVE_UP, "saw bad")
+    assert play.probe(*[BAD] * 100).did == []
+    assert play.probe(GOOD, GOOD).give_token().take_did() == [PROVE, RECOVER]
 
 
 def test_given_up_backend_is_looked_after_again_when_it_was_well_for_the_window() -> None:
@@ -349,30 +343,6 @@ def test_daemon_that_was_stopped_gives_back_the_time() -> None:
     play.restart = delayed(play.restart, 500.0)
     assert play.pass_s(29.0).phase is Phase.PROVING
     assert play.pass_s(2.0).phase is Phase.PAUSING
-
-
-def test_what_was_counted_survives_the_daemon_by_the_wall_clock() -> None:
-    play = Course().fall().fail_once()
-    # It began half a second ago.
-    written = kept(play.restart, RULES, play.now_s, 1.8e9)
-    # Ten minutes later, in another process with another loop time.
-    after = remembered(written, 7.0, 1.8e9 + 600.0)
-    (at_s,) = recent(after, RULES, 7.0)
-    assert 7.0 - at_s == pytest.approx(600.5)
-    assert recent(after, RULES, 7.0 + RULES.window_s) == ()
-
-
-def test_wall_clock_that_was_set_back_makes_old_restarts_new_ones() -> None:
-    """A machine without a battery begins in the past: better a pause too long than a storm."""
-    after = remembered(Kept((1.8e9, 1.8e9 - 60.0)), 7.0, 0.0)
-    assert after.begun_at_s == (7.0, 7.0)
-
-
-def test_given_up_backend_stays_so_across_the_daemon_and_is_told_no_second_time() -> None:
-    play = given_up()
-    play.restart = remembered(kept(play.restart, RULES, play.now_s, 1.8e9), play.now_s, 1.8e9 + 5.0)
-    assert play.probe(*[BAD] * 1000).did == []
-    assert play.phase is Phase.GAVE_UP
 
 
 def test_status_says_how_it_stands() -> None:
