@@ -120,6 +120,25 @@ def test_a_child_is_started_restarted_at_once_when_killed_and_on_an_operators_wo
     assert [event["cause"] for event in daemon.events("restart.started")] == ["exited", "operator"]
 
 
+def test_a_child_that_outlives_a_killed_daemon_is_ended_by_the_next_one_which_has_its_port_then(
+    tmp_path: Path, pair: list[Actor]
+) -> None:
+    gpu0, gpu1 = pair
+    entries = stubborn(gpu0), gpu1.entry("run", role="backup")
+    with upkeep_daemon(tmp_path, *entries) as daemon:
+        daemon.wait_condition("up", "gpu0")
+        left = daemon.events("child.started", backend="gpu0")[0]["pid"]
+        daemon.send_signal(signal.SIGKILL)
+        until(lambda: not is_alive(gpu1.pid), "a child ends with a daemon that is killed")
+        assert is_alive(left), "it has no use of SIGTERM"
+    with upkeep_daemon(tmp_path, *entries) as later:
+        told = later.wait_event("child.was_left", backend="gpu0", pid=left)
+        assert (told["ended"], is_alive(left)) == (True, False)
+        until(lambda: later.ask(body=chat()).backend == "gpu0", "its own one answers")
+        assert later.events("child.started", backend="gpu0")[0]["pid"] != left
+        assert later.events("restart.started") == [], "its port was free"
+
+
 def test_a_child_that_crashes_at_every_start_is_given_up_and_stays_so_over_a_restart_of_the_daemon(
     tmp_path: Path, pair: list[Actor], mailman: Mailman
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from understudy.controlplane.means import MeansOutcome
+from understudy.controlplane.restart_left import end_left, mark_of
 from understudy.controlplane.restart_memory import MemoryKills, events_path
 from understudy.controlplane.restart_output import LineShare, Output
 from understudy.controlplane.restart_process import (
@@ -34,7 +35,7 @@ class _Child:
     """One run of a backend's child."""
 
     def __init__(self, name: str, rules: RestartRules, env: Mapping[str, str], tell: Tell, memory_kills: int) -> None:
-        """Start it; the kernel has killed so many for want of memory by now. Raises StartError."""
+        """Start it in the environment `env`; the kernel has killed so many for want of memory by now. Raises StartError."""
         loop = asyncio.get_running_loop()
         self.name = name
         self.rules = rules
@@ -43,7 +44,7 @@ class _Child:
         self.output = Output(loop.time, self.share.hear)
         self.memory_kills_before = memory_kills
         self._tell = tell
-        launch = Launch(rules.argv, environment_of(env, rules.env), rules.folder, dies_with_us=True)
+        launch = Launch(rules.argv, env, rules.folder, dies_with_us=True)
         self.group = ProcessGroup(launch, self.output)
         self.is_unwanted = False
         self.watching: asyncio.Task[None] | None = None
@@ -74,25 +75,33 @@ class Children:
 
     `on_exit` hears of a child that ended by itself or could not be started by `follow`, with what it left; not of those that
     were to end. `env` is our environment: theirs is that of environment_of, with what the file adds. `kills` None: those of our
-    own control group.
+    own control group. `mark` is that of restart_left.mark_for.
     """
 
-    def __init__(self, tell: Tell, on_exit: OnExit, env: Mapping[str, str], kills: MemoryKills | None = None) -> None:
+    def __init__(
+        self, tell: Tell, on_exit: OnExit, env: Mapping[str, str], kills: MemoryKills | None = None, *, mark: str = ""
+    ) -> None:
         self._tell = tell
         self._on_exit = on_exit
         self._env = env
         self._kills = kills or MemoryKills(events_path())
         self._seats: dict[str, _Seat] = {}
         self._following = asyncio.Lock()
+        self._mark = mark
+        self._has_followed = False
         self._is_closed = False
 
     async def follow(self, backends: Collection[Backend]) -> None:
-        """End the children that are no longer wanted or are to be started otherwise, then start all that were not yet tried so.
+        """End what is no longer wanted or is to be started otherwise, then start all that was not yet tried so.
 
-        For the start and for reloads. What ended by itself or could not be started was told, and is the supervisor's to restart.
+        For the start, when what an earlier daemon has left is ended first, and for reloads. What ended by itself or could not be
+        started was told, and is the supervisor's to restart.
         """
         wanted = {one.name: one.restart for one in backends if one.restart and one.restart.kind is RestartKind.RUN}
         async with self._following:
+            if not self._has_followed:
+                await end_left(self._mark, {name: rules.grace_s for name, rules in wanted.items()}, self._tell)
+            self._has_followed = True
             await asyncio.gather(*(self._make_room(name, wanted.get(name)) for name in tuple(self._seats)))
             await asyncio.gather(*(self._fill(name, rules) for name, rules in wanted.items()))
 
@@ -168,7 +177,8 @@ class Children:
             return MeansOutcome(is_done=False, words="the backend is no longer wanted")
         seat.tried = rules
         try:
-            child = _Child(name, rules, self._env, self._tell, self._kills.count())
+            env = environment_of(self._env, rules.env) | mark_of(self._mark, name)
+            child = _Child(name, rules, env, self._tell, self._kills.count())
         except StartError as exc:
             return MeansOutcome(is_done=False, words=str(exc))
         seat.child = child

@@ -10,6 +10,7 @@ from typing import assert_never
 from understudy.controlplane.means import MeansOutcome
 from understudy.controlplane.restart_child import Children, OnExit, Tell
 from understudy.controlplane.restart_command import Commands
+from understudy.controlplane.restart_left import mark_for
 from understudy.controlplane.restart_memory import MemoryKills, events_path
 from understudy.controlplane.restart_systemd import restart_unit
 from understudy.core.snapshot import Backend
@@ -21,14 +22,14 @@ class RestartMeans:
 
     `tell` gets an event's name (telemetry.events) and its fields. `on_exit` hears the name of a backend whose child ended by
     itself, or could not be started by `follow`, and what became of it; it is called on the loop and must not wait. `env` is this
-    process's environment.
+    process's environment. `file_id` tells this daemon's children from others', "": what is left of them is not found again.
     """
 
-    def __init__(self, tell: Tell, on_exit: OnExit, env: Mapping[str, str]) -> None:
+    def __init__(self, tell: Tell, on_exit: OnExit, env: Mapping[str, str], file_id: str = "") -> None:
         self._env = env
         kills = MemoryKills(events_path())
         self._commands = Commands(env, kills)
-        self._children = Children(tell, on_exit, env, kills)
+        self._children = Children(tell, on_exit, env, kills, mark=mark_for(file_id))
 
     async def restart(self, backend: Backend) -> MeansOutcome:
         """End and begin the backend anew, within its rules' bounds. Raises nothing but CancelledError."""
@@ -58,6 +59,7 @@ class RestartMeans:
     async def follow(self, backends: Collection[Backend]) -> None:
         """Start the children that these have and that were never started; end those that are no longer among them.
 
+        The first time, what an earlier daemon has left of its children is ended before.
         One whose command, environment or folder is another now is ended and started anew. One that ended by itself is left to
         the supervisor.
         """

@@ -68,15 +68,20 @@ class _Restarts(msgspec.Struct):
     restarts: dict[str, Kept]
 
 
+def file_id(source: Path) -> str:
+    """Tell by 12 characters the daemons of one machine apart, each of which runs by a file of its own."""
+    return hashlib.sha256(os.fsencode(source.absolute())).hexdigest()[:12]
+
+
 def state_path(env: Mapping[str, str], source: Path | None, what: str = ROLLOUT) -> Path | None:
     """Return where the daemon that runs by the file `source` keeps `what`; None where there is no place for it.
 
     The folder is systemd's STATE_DIRECTORY (the first of those in it, systemd.exec(5)), else understudy in XDG_STATE_HOME, else
-    in ~/.local/state (XDG Base Directory Specification: a relative path is ignored). The name tells several on one machine apart.
+    in ~/.local/state (XDG Base Directory Specification: a relative path is ignored). The name has the file's id.
     """
     if source is None:
         return None
-    name = f"{what}-{hashlib.sha256(os.fsencode(source.absolute())).hexdigest()[:12]}.json"
+    name = f"{what}-{file_id(source)}.json"
     candidates = (
         (env.get("STATE_DIRECTORY", "").partition(":")[0],),
         (env.get("XDG_STATE_HOME", ""), "understudy"),

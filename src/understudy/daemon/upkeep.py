@@ -174,7 +174,7 @@ class Upkeep:
     def _make_restarts(self) -> None:
         from understudy.controlplane.means import Surroundings
         from understudy.controlplane.restart_means import RestartMeans
-        from understudy.controlplane.state_file import RESTARTS, RestartsKeeper, StateFile, state_path
+        from understudy.controlplane.state_file import RESTARTS, RestartsKeeper, StateFile, file_id, state_path
         from understudy.controlplane.supervisor import Supervisor
         from understudy.controlplane.token_prober import TokenProber
 
@@ -192,7 +192,7 @@ class Upkeep:
         self.supervisor = Supervisor(
             daemon.published,
             daemon.publisher,
-            RestartMeans(self._tell_of_child, self._on_child_exit, self._env),
+            RestartMeans(self._tell_of_child, self._on_child_exit, self._env, file_id(daemon.source) if daemon.source else ""),
             tokens.prove,
             RestartsKeeper(StateFile(state_path(self._env, daemon.source, RESTARTS)), daemon.tell),
             around=Surroundings(

@@ -71,6 +71,7 @@ class Event(StrEnum):
     CHILD_STARTED = "child.started"
     CHILD_SAID = "child.said"
     CHILD_ENDED = "child.ended"
+    CHILD_WAS_LEFT = "child.was_left"
     SLO_WAS_BROKEN = "slo.was_broken"
     SLO_WAS_RESTORED = "slo.was_restored"
     ALERT_DELIVERED = "alert.delivered"
@@ -134,6 +135,7 @@ EVENTS = MappingProxyType(
         Event.CHILD_STARTED: Level.INFO,
         Event.CHILD_SAID: Level.INFO,
         Event.CHILD_ENDED: Level.WARNING,
+        Event.CHILD_WAS_LEFT: Level.WARNING,
         Event.SLO_WAS_BROKEN: Level.ERROR,
         Event.SLO_WAS_RESTORED: Level.INFO,
         Event.ALERT_DELIVERED: Level.DEBUG,
