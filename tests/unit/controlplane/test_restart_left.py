@@ -22,7 +22,7 @@ class Stage:
         self.told: list[tuple[str, dict[str, object]]] = []
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def process(self, mark: str | None, script: str = READY) -> int:
+    def begin(self, mark: str | None, script: str = READY) -> int:
         """Start one that has said that it is ready; returns its pid. `mark` None: it has none."""
         env = {"PATH": os.environ["PATH"]} | ({MARK: mark} if mark is not None else {})
         one = subprocess.Popen(["sh", "-c", script], env=env, stdout=subprocess.PIPE)
@@ -59,7 +59,7 @@ def daemon_that_is_gone() -> str:
 
 async def test_a_child_of_a_daemon_that_is_gone_is_ended_and_told() -> None:
     async with stage() as play:
-        pid = play.process(daemon_that_is_gone())
+        pid = play.begin(daemon_that_is_gone())
         await play.end(gpu0=10.0)
         assert not is_alive(pid)
         assert play.told == [("child.was_left", {"backend": "gpu0", "pid": pid, "ended": True})]
@@ -69,7 +69,7 @@ async def test_a_child_of_a_daemon_that_is_gone_is_ended_and_told() -> None:
 
 async def test_what_a_child_has_started_is_ended_too_also_in_a_group_of_its_own() -> None:
     async with stage() as play:
-        play.process(daemon_that_is_gone(), "setsid sh -c 'echo ready; exec sleep 1000' & wait")
+        play.begin(daemon_that_is_gone(), "setsid sh -c 'echo ready; exec sleep 1000' & wait")
         assert len(find_left(mark_for(FILE))) == 2
         await play.end(gpu0=10.0)
         assert len(play.told) == 2
@@ -78,7 +78,7 @@ async def test_what_a_child_has_started_is_ended_too_also_in_a_group_of_its_own(
 
 async def test_a_child_that_ignores_sigterm_is_killed_after_its_grace() -> None:
     async with stage() as play:
-        pid = play.process(daemon_that_is_gone(), STUBBORN)
+        pid = play.begin(daemon_that_is_gone(), STUBBORN)
         await play.end(gpu0=0.05)
         assert not is_alive(pid)
         assert {"backend": "gpu0", "pid": pid, "ended": True} in [fields for _, fields in play.told]
@@ -86,7 +86,7 @@ async def test_a_child_that_ignores_sigterm_is_killed_after_its_grace() -> None:
 
 async def test_a_child_that_is_stopped_is_ended_in_order() -> None:
     async with stage() as play:
-        pid = play.process(daemon_that_is_gone())
+        pid = play.begin(daemon_that_is_gone())
         os.kill(pid, signal.SIGSTOP)
         await play.end(gpu0=10.0)
         assert not is_alive(pid)
@@ -97,7 +97,7 @@ async def test_children_of_a_daemon_that_lives_of_other_files_and_of_nobody_are_
         of_ours = mark_for(FILE)
         foreign = (daemon_that_is_gone()).replace(FILE, "ba9876543210")
         marks = [f"{of_ours}:gpu0", foreign, "", FILE, f"{FILE}:x:1:gpu0", None]
-        pids = [play.process(mark) for mark in marks]
+        pids = [play.begin(mark) for mark in marks]
         await play.end()
         assert all(map(is_alive, pids))
         assert play.told == []
@@ -106,13 +106,13 @@ async def test_children_of_a_daemon_that_lives_of_other_files_and_of_nobody_are_
 async def test_a_daemon_whose_number_somebody_else_has_now_is_gone() -> None:
     async with stage() as play:
         _, own_pid, started = mark_for(FILE).split(":")
-        pid = play.process(f"{FILE}:{own_pid}:{int(started) + 1}:gpu0")
+        pid = play.begin(f"{FILE}:{own_pid}:{int(started) + 1}:gpu0")
         assert find_left(mark_for(FILE)) == [Left(pid, "gpu0")]
 
 
 async def test_a_daemon_without_a_file_has_no_mark_and_looks_for_nobody() -> None:
     async with stage() as play:
-        pid = play.process(daemon_that_is_gone())
+        pid = play.begin(daemon_that_is_gone())
         assert (mark_for(""), mark_of("", "gpu0")) == ("", {})
         await play.end(mark="")
         assert is_alive(pid)
