@@ -16,6 +16,7 @@ from support.answers import whole
 from support.daemon import Daemon, backend, settings
 from support.day_cast import Actor, Crowd, Mailman, actors, open_mailman, texts_of, upkeep_daemon
 from support.scripted import ScriptedEngine
+from support.steps import Gate, answer, hold
 from support.waiting import until
 from support.wire import chat
 
@@ -225,6 +226,35 @@ def test_a_model_is_loaded_at_the_start_and_after_a_restart(tmp_path: Path) -> N
             daemon.wait_event("restart.started", backend="pi", cause="probes")
             ollama.listen()
             until(lambda: loads() == 2, "loaded after the restart")
+
+
+def test_the_understudy_answers_until_the_primary_that_is_back_has_its_model_loaded(tmp_path: Path) -> None:
+    def ask() -> str:
+        return daemon.ask(body=chat()).backend
+
+    warm = {"warm": ["tiny"]}
+    with (
+        ScriptedEngine("pi", engine="ollama") as pi,
+        ScriptedEngine("laptop", engine="ollama") as laptop,
+        upkeep_daemon(tmp_path, backend(pi, "ollama", **warm), backend(laptop, "ollama", role="backup", **warm)) as daemon,
+    ):
+        daemon.wait_condition("up")
+        assert ask() == "pi"
+        pi.refuse()
+        pi.drop_connections()
+        daemon.wait_condition("down", "pi")
+        pi.on("/api/ps", whole(200, {"models": []}))
+        loading = Gate()
+        pi.always(answer(hold(loading), *whole(200, {"model": "tiny", "response": "", "done": True}).steps))
+        pi.listen()
+        daemon.wait_condition("up", "pi")
+        loading.wait_reached()
+        assert {ask() for _ in range(5)} == {"laptop"}
+        pi.on("/api/ps", None)
+        pi.always(None)
+        loading.open()
+        until(lambda: ask() == "pi", "it is warm")
+        daemon.wait_event("backend.warmed", backend="pi")
 
 
 def test_a_machine_that_sleeps_is_woken_when_it_is_wanted_and_not_otherwise(

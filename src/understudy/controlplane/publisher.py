@@ -159,7 +159,14 @@ class Publisher:
         self._on_event("backend.changed_duty", {"backend": name, "duty": str(duty), "was": str(was)})
         return True
 
-    def set_upkeep(self, name: str, *, is_restarting: bool | None = None, is_degraded: bool | None = None) -> bool:
+    def set_upkeep(
+        self,
+        name: str,
+        *,
+        is_restarting: bool | None = None,
+        is_degraded: bool | None = None,
+        left_cold: tuple[str, ...] | None = None,
+    ) -> bool:
         """Take what upkeep says of one backend, None: as it was; False when there is no such backend.
 
         One whose restart is over begins its slow start now, however long its probes have been good.
@@ -171,6 +178,7 @@ class Publisher:
             known.state,
             is_restarting=known.state.is_restarting if is_restarting is None else is_restarting,
             is_degraded=known.state.is_degraded if is_degraded is None else is_degraded,
+            left_cold=known.state.left_cold if left_cold is None else left_cold,
         )
         if state != known.state:
             health, rules = known.health, known.backend.health

@@ -31,7 +31,8 @@ class Warmer:
     """Drives the one load or renewal that is under way.
 
     `clock` gives loop time in seconds and `tell` gets an event's name and its fields; `resolve` as in Fetcher; `look` is called
-    with a backend's name when its lists have changed by what was done here. `load_s_max` bounds one load.
+    with a backend's name when its lists have changed by what was done here, `leave_cold` also with what is not about to be loaded
+    there, when its state tells something else. `load_s_max` bounds one load.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Warmer:
         tell: Callable[[str, dict[str, object]], None],
         resolve: Resolve | None = None,
         look: Callable[[str], None] | None = None,
+        leave_cold: Callable[[str, tuple[str, ...]], object] | None = None,
         load_s_max: float = LOAD_S_MAX,
     ) -> None:
         self._published = published
@@ -50,6 +52,7 @@ class Warmer:
         self._clock = clock
         self._tell = tell
         self._look = look
+        self._leave_cold = leave_cold
         self._load_s_max = load_s_max
         self._sender = WarmSender(resolve)
         self._warmth = Warmth()
@@ -76,6 +79,7 @@ class Warmer:
         decision = self._warmth.decide(tuple(facts.values()), self._clock(), is_busy=self._task is not None)
         for refused in decision.refused:
             self._tell_not_warmed(refused.backend, refused.model, refused.reason)
+        self._show_cold(targets)
         load = decision.load
         if load is None or self._is_closed:
             return
@@ -113,6 +117,12 @@ class Warmer:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def _show_cold(self, targets: dict[str, Target]) -> None:
+        for name, target in targets.items():
+            left_cold = self._warmth.left_cold(name)
+            if self._leave_cold is not None and left_cold != target.state.left_cold:
+                self._leave_cold(name, left_cold)
 
     # --- the facts
 

@@ -54,9 +54,9 @@ class Candidate:
 class Shortlist:
     """The candidates for one kind of ask, each in the plan's order.
 
-    `groups` holds those usable by condition and duty: primaries, then backups, then those of both that are degraded; no group is
-    empty. `last_resorts` holds every backend that may be able to serve and that neither the operator nor a restart has taken out.
-    `why_none` is the failure when `groups` is empty.
+    `groups` holds those usable by condition and duty: primaries, then backups, then those of both that are about to load the
+    model while another one has it, then those that are degraded; no group is empty. `last_resorts` holds every backend that may
+    be able to serve and that neither the operator nor a restart has taken out. `why_none` is the failure when `groups` is empty.
     """
 
     __slots__ = ("_by_color", "groups", "last_resorts", "why_none")
@@ -73,10 +73,12 @@ class Shortlist:
         self.last_resorts = tuple(one for one in able if is_wanted(one.target))
         usable = [one for one in self.last_resorts if is_serving(one.target) and speaks(one.target, ask.dialect)]
         sound = [one for one in usable if not one.target.state.is_degraded]
-        primaries = tuple(one for one in sound if one.target.backend.role is Role.PRIMARY)
-        backups = tuple(one for one in sound if one.target.backend.role is Role.BACKUP)
+        cold = _cold(sound)
+        ready = [one for one in sound if one not in cold] if cold else sound
+        primaries = tuple(one for one in ready if one.target.backend.role is Role.PRIMARY)
+        backups = tuple(one for one in ready if one.target.backend.role is Role.BACKUP)
         degraded = tuple(one for one in usable if one.target.state.is_degraded)
-        self.groups = tuple(group for group in (primaries, backups, degraded) if group)
+        self.groups = tuple(group for group in (primaries, backups, cold, degraded) if group)
         self.why_none = FailureKind.NONE_USABLE if able else _why_unable(snapshot, ask)
         self._by_color: dict[str, tuple[tuple[Candidate, ...], ...]] = {}
 
@@ -93,6 +95,12 @@ class Shortlist:
             of_color = (tuple(one for one in group if one.target.backend.color in colors) for group in self.groups)
             found = self._by_color[color] = tuple(of_color)
         return found
+
+
+def _cold(candidates: list[Candidate]) -> tuple[Candidate, ...]:
+    """Return those that are about to load what is asked for while another one has it, which plays until then."""
+    cold = tuple(one for one in candidates if is_awaited(one.target, one.choice.model))
+    return cold if any(is_loaded(one.target, one.choice.model) for one in candidates) else ()
 
 
 def _why_unable(snapshot: RoutingSnapshot, ask: Ask) -> FailureKind:
@@ -155,11 +163,27 @@ def own_name(target: Target, model: str) -> str | None:
     tag = _tag(target)
     wanted = model.removesuffix(tag)
     own = next((own for public, own in target.backend.models if public.removesuffix(tag) == wanted), model)
-    models = target.state.models
-    if models is None:
+    if target.state.models is None:
         return own
-    listed = own.removesuffix(tag)
-    return own if any(one.name.removesuffix(tag) == listed for one in models) else None
+    return own if any(True for _ in _listed(target, own)) else None
+
+
+def is_loaded(target: Target, own: str) -> bool:
+    """Whether the backend has its model `own` in memory, as far as its lists tell; one that tells nothing has it."""
+    return target.state.models is None or any(one.is_loaded for one in _listed(target, own))
+
+
+def is_awaited(target: Target, own: str) -> bool:
+    """Whether the backend is about to load its model `own`, which its `warm` names."""
+    named = (model for model in target.backend.warm.models if model not in target.state.left_cold)
+    tag = _tag(target)
+    is_named = any((own_name(target, model) or "").removesuffix(tag) == own.removesuffix(tag) for model in named)
+    return is_named and bool(own) and not is_loaded(target, own)
+
+
+def _listed(target: Target, own: str) -> Iterator[Model]:
+    tag = _tag(target)
+    return (one for one in target.state.models or () if one.name.removesuffix(tag) == own.removesuffix(tag))
 
 
 def client_models_of(target: Target) -> Iterator[tuple[str, Model]]:

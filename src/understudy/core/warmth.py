@@ -115,6 +115,7 @@ class _Held:
 
     `believed_until_s`: loaded by us, whatever the lists say until then. `lasts_until_s` is when the engine lets go of it, as far
     as we have asked. `beside` are the others that were loaded when its load began, until it is seen what became of them.
+    `is_left_cold`: it is not loaded and not about to be.
     """
 
     is_warm: bool = False
@@ -126,6 +127,7 @@ class _Held:
     failures: int = 0
     retry_at_s: float = 0.0
     reason: str = ""
+    is_left_cold: bool = False
 
 
 @dataclass(slots=True)
@@ -155,10 +157,10 @@ class Warmth:
         refused: list[Refused] = []
         for one in facts:
             refused.extend(self._follow(one, now_s))
-        if is_busy:
-            return Decision(None, tuple(refused))
         # A renewal takes no time, and comes too late after a load that takes minutes.
-        load = next(self._renewals(facts, now_s), None) or self._next_load(facts, now_s, refused)
+        load = None if is_busy else next(self._renewals(facts, now_s), None) or self._next_load(facts, now_s, refused)
+        for one in facts:
+            self._leave(one, now_s)
         return Decision(load, tuple(refused))
 
     def on_warmed(self, load: Load, settle_s: float, lasts_s: float, now_s: float) -> bool:
@@ -193,6 +195,11 @@ class Warmth:
         """Why that named model is not loaded, "" where it is, or is about to be."""
         held = self._held(backend, model)
         return held.reason if held is not None and not held.is_warm else ""
+
+    def left_cold(self, backend: str) -> tuple[str, ...]:
+        """Name the models of that backend that are not about to be loaded: waiting for them would be in vain."""
+        place = self._places.get(backend)
+        return tuple(model for model, held in place.held.items() if held.is_left_cold) if place is not None else ()
 
     def _held(self, backend: str, model: str) -> _Held | None:
         place = self._places.get(backend)
@@ -229,6 +236,15 @@ class Warmth:
                     _part(place, one, named.footprint)
                     yield from (Refused(one.backend, named.model, held.reason),) if is_new else ()
                 held.lasts_until_s = 0.0
+
+    def _leave(self, one: WarmFacts, now_s: float) -> None:
+        place = self._places[one.backend]
+        for named in one.named:
+            held = place.held[named.model]
+            is_due = not held.reason and now_s < self._wanted_until_s(one, named)
+            # One that others keep from being loaded, by asking there all the time, is not waited for for ever.
+            is_late = now_s >= place.warm_from_s + LOAD_S_MAX
+            held.is_left_cold = one.can_load and not held.is_warm and (is_late or not is_due)
 
     # --- what is due
 

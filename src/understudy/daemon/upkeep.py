@@ -230,6 +230,7 @@ class Upkeep:
             tell=daemon.tell,
             resolve=daemon.resolver.resolve,
             look=self._probe_soon,
+            leave_cold=lambda name, models: daemon.publisher.set_upkeep(name, left_cold=models),
         )
 
     def _make_waker(self) -> None:

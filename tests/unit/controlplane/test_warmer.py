@@ -78,6 +78,7 @@ class Stage:
         self.now_s = 1000.0
         self.told: list[tuple[str, dict[str, object]]] = []
         self.looked: list[str] = []
+        self.left_cold: list[tuple[str, ...]] = []
         address = Address("http", "127.0.0.1", ollama.port)
         self.backend = Backend("pi", address, EngineKind.OLLAMA, models=MODELS, warm=WarmRules(models))
         self.state = BackendState(Condition.UP, engine=EngineKind.OLLAMA)
@@ -89,6 +90,7 @@ class Stage:
             clock=lambda: self.now_s,
             tell=lambda event, fields: self.told.append((event, fields)),
             look=self.looked.append,
+            leave_cold=lambda _name, models: self.left_cold.append(models),
             load_s_max=load_s_max,
         )
 
@@ -270,3 +272,15 @@ async def test_nothing_begins_after_the_close_and_what_is_under_way_ends() -> No
         await stage.ollama.left.wait()
         stage.tick()
         assert stage.warmer._task is None
+
+
+async def test_routing_is_told_when_a_model_is_not_about_to_be_loaded_and_only_when_that_changes() -> None:
+    async with staged("chat", "bge") as stage:
+        stage.ollama.refusal = "requires more system memory"
+        stage.tick()
+        await stage.done()
+        assert stage.left_cold == []
+        stage.tick()
+        assert stage.left_cold == [("chat",)]
+        stage.tick(left_cold=("chat",))
+        assert stage.left_cold == [("chat",)]

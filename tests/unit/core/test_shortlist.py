@@ -21,6 +21,7 @@ from understudy.core.snapshot import (
     RoutingSnapshot,
     Target,
 )
+from understudy.core.upkeep import WarmRules
 from understudy.errors import FailureKind
 
 OPENAI = (DialectName.OPENAI,)
@@ -33,13 +34,27 @@ def target(
     models: tuple[str, ...] | None = ("qwen",),
     mapped: tuple[tuple[str, str], ...] = (),
     role: Role = Role.PRIMARY,
+    warm: tuple[str, ...] = (),
     **facts: Any,
 ) -> Target:
     """A backend that can serve `CHAT` unless told otherwise; `facts` are fields of its state."""
     listed = None if models is None else tuple(Model(model) for model in models)
     up = BackendState(Condition.UP, Duty.READY, EngineKind.VLLM, "1.0", OPENAI, listed)
     state = replace(up, **facts)
-    return Target(Backend(name, Address("http", "127.0.0.1", 8000), role=role, models=mapped), state)
+    rules = WarmRules(warm)
+    return Target(Backend(name, Address("http", "127.0.0.1", 8000), role=role, models=mapped, warm=rules), state)
+
+
+def ollama(name: str = "pi", *, loaded: tuple[str, ...] = (), listed: tuple[str, ...] = ("qwen:latest",), **facts: Any) -> Target:
+    """An Ollama that has these models, and those of them in memory."""
+    models = tuple(Model(model, is_loaded=model in loaded) for model in listed)
+    one = target(name, engine=EngineKind.OLLAMA, **facts)
+    return replace(one, state=replace(one.state, models=models))
+
+
+def names(*targets: Target) -> list[list[str]]:
+    """The groups in which these stand for `CHAT`."""
+    return [[one.name for one in group] for group in Shortlist(snapshot(*targets), CHAT).groups]
 
 
 def snapshot(*targets: Target, generation: int = 1) -> RoutingSnapshot:
@@ -72,15 +87,15 @@ def test_ask_without_a_model_is_served_even_by_an_empty_list() -> None:
 
 
 def test_latest_tag_makes_no_difference_to_ollama_and_all_to_others() -> None:
-    ollama = target(models=("qwen:latest", "llama"), engine=EngineKind.OLLAMA)
-    assert own_name(ollama, "qwen") == "qwen"
-    assert own_name(ollama, "llama:latest") == "llama:latest"
+    lenient = target(models=("qwen:latest", "llama"), engine=EngineKind.OLLAMA)
+    assert own_name(lenient, "qwen") == "qwen"
+    assert own_name(lenient, "llama:latest") == "llama:latest"
     assert own_name(target(models=("qwen:latest",)), "qwen") is None
 
 
 def test_latest_tag_makes_no_difference_to_a_mapping_on_ollama() -> None:
-    ollama = target(models=("tiny:latest",), mapped=(("qwen", "tiny"),), engine=EngineKind.OLLAMA)
-    assert own_name(ollama, "qwen:latest") == "tiny"
+    mapped = target(models=("tiny:latest",), mapped=(("qwen", "tiny"),), engine=EngineKind.OLLAMA)
+    assert own_name(mapped, "qwen:latest") == "tiny"
 
 
 def test_listing_shows_mapped_models_under_their_public_names_only() -> None:
@@ -136,8 +151,8 @@ def test_dialect_that_nobody_speaks_is_unspoken() -> None:
 
 def test_model_only_at_backends_of_another_dialect_is_unknown() -> None:
     ask = Ask(dialect=DialectName.OLLAMA, model="qwen")
-    ollama = target("laptop", models=("llama",), dialects=(DialectName.OLLAMA,))
-    assert Shortlist(snapshot(target(), ollama), ask).why_none is FailureKind.MODEL_UNKNOWN
+    laptop = target("laptop", models=("llama",), dialects=(DialectName.OLLAMA,))
+    assert Shortlist(snapshot(target(), laptop), ask).why_none is FailureKind.MODEL_UNKNOWN
 
 
 def test_backend_with_an_unknown_engine_speaks_no_dialect_but_answers_paths_of_none() -> None:
@@ -170,6 +185,36 @@ def test_one_that_is_degraded_comes_last_whatever_its_role() -> None:
     found = Shortlist(snapshot(target("a", is_degraded=True), target("b", role=Role.BACKUP), target("c")), CHAT)
     assert [[one.name for one in group] for group in found.groups] == [["c"], ["b"], ["a"]]
     assert [group[0].name for group in Shortlist(snapshot(target("a", is_degraded=True)), CHAT).groups] == ["a"]
+
+
+def test_one_that_is_about_to_load_the_model_comes_after_those_that_have_it_and_before_the_slow() -> None:
+    slow, cold = target("slow", is_degraded=True), ollama("cold", warm=("qwen",))
+    assert names(slow, cold, target("c", role=Role.BACKUP)) == [["c"], ["cold"], ["slow"]]
+    assert names(ollama("cold", warm=("qwen",), loaded=("qwen:latest",)), target("c")) == [["cold", "c"]]
+
+
+def test_nobody_waits_for_a_model_that_no_other_has_that_the_file_does_not_name_or_that_is_not_about_to_be_loaded() -> None:
+    cold, warm = ollama("cold", warm=("qwen",)), ollama("warm", loaded=("qwen:latest",))
+    assert names(cold, warm) == [["warm"], ["cold"]]
+    assert names(cold, ollama("also", warm=("qwen",)), ollama("other", role=Role.BACKUP)) == [["cold", "also"], ["other"]]
+    assert names(ollama("unnamed"), warm) == [["unnamed", "warm"]]
+    assert names(ollama("left", warm=("qwen",), left_cold=("qwen",)), warm) == [["left", "warm"]]
+    other = ollama("other", warm=("llama",), listed=("qwen:latest", "llama"), loaded=("qwen:latest",))
+    assert names(other, warm) == [["other", "warm"]]
+
+
+def test_model_that_is_about_to_be_loaded_is_known_under_the_name_of_the_backend() -> None:
+    cold = ollama("cold", warm=("qwen",), mapped=(("qwen", "qwen2.5:0.5b"),), listed=("qwen2.5:0.5b",))
+    assert names(cold, target("b")) == [["b"], ["cold"]]
+    assert names(cold, target("b", models=None)) == [["b"], ["cold"]], "one that lists nothing has it"
+    by_own_name = Ask(dialect=DialectName.OPENAI, model="qwen2.5:0.5b")
+    groups = Shortlist(snapshot(cold, target("b", models=None)), by_own_name).groups
+    assert [[one.name for one in group] for group in groups] == [["b"], ["cold"]]
+
+
+def test_ask_without_a_model_waits_for_none() -> None:
+    shortlist = Shortlist(snapshot(ollama("cold", warm=("qwen",)), ollama("b")), Ask(dialect=DialectName.OPENAI))
+    assert [[one.name for one in group] for group in shortlist.groups] == [["cold", "b"]]
 
 
 def test_one_that_is_being_restarted_gets_nothing_whatever_its_probes_say() -> None:

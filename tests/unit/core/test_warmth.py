@@ -11,6 +11,7 @@ from understudy.core.warmth import (
     BACKOFF_S_MAX,
     KEEP_S,
     KEEP_S_MIN,
+    LOAD_S_MAX,
     Decision,
     Footprint,
     Load,
@@ -326,3 +327,49 @@ def test_renewals_of_all_backends_come_before_loads_of_any() -> None:
     other = replace(play.facts(), backend="laptop", loaded=(), named=(Named("a", Footprint("a", is_loaded=False)),))
     decision = play.warmth.decide((other, play.facts()), play.now_s, is_busy=False)
     assert decision == Decision(Load("pi", "a", "a", KEEP_S, is_renewal=True))
+
+
+# --- what is waited for
+
+
+def test_a_model_is_waited_for_while_its_backend_is_away_and_until_it_is_loaded() -> None:
+    play = Play("a", "b")
+    play.can_load = False
+    play.decide()
+    assert play.warmth.left_cold("pi") == ()
+    play.can_load = True
+    play.load("a")
+    play.decide()
+    assert play.warmth.left_cold("pi") == (), "its turn comes"
+
+
+def test_a_model_that_is_not_about_to_be_loaded_is_not_waited_for() -> None:
+    """Not listed, failed, let go after its idle time: whoever asks for it loads it."""
+    play = Play("a", "b")
+    del play.files["b"]
+    load = play.decide()
+    assert play.warmth.left_cold("pi") == ("b",)
+    assert load is not None
+    play.warmth.on_failed(load, "answered 500", play.now_s)
+    play.decide()
+    assert play.warmth.left_cold("pi") == ("a", "b")
+    idle = Play("a")
+    idle.load("a")
+    idle.loaded.clear()
+    idle.pass_s(2 * IDLE_S).decide()
+    assert idle.warmth.left_cold("pi") == ("a",)
+
+
+def test_a_model_that_others_keep_from_being_loaded_is_waited_for_only_as_long_as_a_load_may_take() -> None:
+    play = Play("a", idle_s=0.0)
+    play.in_flight = 1
+    assert play.decide() is None
+    play.pass_s(LOAD_S_MAX - 1.0).decide()
+    assert play.warmth.left_cold("pi") == ()
+    play.pass_s(1.0).decide()
+    assert play.warmth.left_cold("pi") == ("a",)
+    play.in_flight = 0
+    play.load("a")
+    play.decide()
+    assert play.warmth.left_cold("pi") == ()
+    assert play.warmth.left_cold("other") == ()
