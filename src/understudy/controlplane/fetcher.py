@@ -1,6 +1,7 @@
 """Carry out one probe over HTTP: send what an engine's probe asks, or its progress, bounded in time and bytes.
 
-Called by controlplane.prober and by `understudy check --probe`. Every question goes over a connection of its own, so that a probe
+Called by controlplane.prober and by `understudy check --probe`; whoever else asks backends something of its own does it by
+`Fetcher.ask`. Every question goes over a connection of its own, so that a probe
 also tells whether the backend accepts connections. Follows no redirect, reads no proxy settings of the environment, never raises
 for what a backend does.
 """
@@ -9,8 +10,8 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -37,8 +38,29 @@ _CAUSES: Final[tuple[tuple[type[BaseException], FailureKind], ...]] = (
 )
 
 
+# Everything by which httpx and aiohttp say that there is no answer, or no more of it.
+BROKEN: Final = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError)
+
 Resolve = Callable[[str], Awaitable[tuple[str, ...]]]
 _Told = TypeVar("_Told")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request. `path` starts with "/", the backend's prefix is put before it; a `body` is JSON; `agent` says who asks."""
+
+    path: str
+    method: str = "GET"
+    body: bytes = field(default=b"", repr=False)
+    agent: str = "understudy-probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Why a question was not answered, and that in words."""
+
+    kind: FailureKind
+    words: str
 
 
 class Fetcher:
@@ -95,31 +117,38 @@ class Fetcher:
             return None, late
         try:
             async with asyncio.timeout_at(deadline_at_s):
-                return await self._fetch(backend, request)
+                answer = await self.ask(backend, Question(request.path), backend.health.timeout_s)
         except TimeoutError:
             return None, late
+        return (None, answer.words) if isinstance(answer, Silence) else (answer, "")
 
-    async def _fetch(self, backend: Backend, request: ProbeRequest) -> tuple[ProbeAnswer | None, str]:
-        """Send one question. Returns the answer, or None and in words why there is none."""
+    async def ask(
+        self, backend: Backend, question: Question, connect_s: float, *, bytes_max: int = PROBE_BODY_BYTES_MAX
+    ) -> ProbeAnswer | Silence:
+        """Send one question, at each of the backend's addresses until it can be connected to.
+
+        Connecting is bounded, per address, and how much of the body is read; all else is for the caller to bound. Raises nothing
+        for what a backend does.
+        """
         try:
             hosts = await self._hosts(backend.address.host)
         except OSError as exc:
-            return None, _reason(exc, has_head=False)
+            return _silence(exc, has_head=False)
         # A dead address must leave time for the next one.
-        connect_s = backend.health.timeout_s / len(hosts) if len(hosts) > 1 else None
-        reason = ""
+        connect_s /= len(hosts)
+        silence = Silence(FailureKind.UNREACHABLE, "")
         for host in hosts:
             response: httpx.Response | None = None
             try:
                 async with self._client(backend, connect_s) as client:
-                    async with client.stream("GET", **_question(backend, host, request)) as response:
-                        body = await _read(response)
-                    return ProbeAnswer(response.status_code, dict(response.headers), body), ""
-            except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError) as exc:
-                reason = _reason(exc, has_head=response is not None)
+                    async with client.stream(**_arguments(backend, host, question)) as response:
+                        body = await _read(response, bytes_max)
+                    return ProbeAnswer(response.status_code, dict(response.headers), body)
+            except BROKEN as exc:
+                silence = _silence(exc, has_head=response is not None)
                 if not isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout)):
                     break
-        return None, reason
+        return silence
 
     async def _hosts(self, host: str) -> tuple[str, ...]:
         if self._resolve is None or _is_literal(host):
@@ -141,16 +170,23 @@ class Fetcher:
         return self._trusting
 
 
-def _question(backend: Backend, host: str, request: ProbeRequest) -> dict[str, Any]:
-    """Return the arguments of httpx that send `request` to `host`, under the backend's own name."""
+def _arguments(backend: Backend, host: str, question: Question) -> dict[str, Any]:
+    """Return the arguments of httpx that send the question to `host`, under the backend's own name."""
     address = backend.address
     # Not compressed, so that the bound on what we read is also the bound on what we hold.
-    headers = {"host": address.authority, "accept-encoding": "identity", "user-agent": "understudy-probe"}
+    headers = {"host": address.authority, "accept-encoding": "identity", "user-agent": question.agent}
+    if question.body:
+        headers["content-type"] = "application/json"
     if backend.api_key:
         headers["authorization"] = f"Bearer {backend.api_key}"
-    url = f"{address.scheme}://{replace(address, host=host).authority}{address.prefix}{request.path}"
-    # The certificate is checked against the name, whichever of its addresses we ask.
-    return {"url": url, "headers": headers, "extensions": {"sni_hostname": address.host}}
+    return {
+        "method": question.method,
+        "url": f"{address.scheme}://{replace(address, host=host).authority}{address.prefix}{question.path}",
+        "headers": headers,
+        "content": question.body or None,
+        # The certificate is checked against the name, whichever of its addresses we ask.
+        "extensions": {"sni_hostname": address.host},
+    }
 
 
 def _is_literal(host: str) -> bool:
@@ -161,21 +197,31 @@ def _is_literal(host: str) -> bool:
     return True
 
 
-async def _read(response: httpx.Response) -> bytes:
-    """Read the body's first PROBE_BODY_BYTES_MAX bytes; the rest is left, and with it the connection."""
+async def _read(response: httpx.Response, bytes_max: int) -> bytes:
+    """Read the body's first bytes; the rest is left, and with it the connection."""
     body = bytearray()
-    async for piece in response.aiter_raw():
-        body += piece[: PROBE_BODY_BYTES_MAX - len(body)]
-        if len(body) >= PROBE_BODY_BYTES_MAX:
+    async for piece in read_pieces(response):
+        body += piece[: bytes_max - len(body)]
+        if len(body) >= bytes_max:
             break
     return bytes(body)
 
 
-def _reason(exc: BaseException, *, has_head: bool) -> str:
-    chain = tuple(_chain(exc))
-    if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain):
-        return "has a certificate that is not trusted"
-    return MEANING[failure_of(exc, has_head=has_head)].words
+async def read_pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Yield the body as it comes. Raises one of `BROKEN`."""
+    try:
+        async for piece in response.aiter_raw():
+            yield piece
+    except RuntimeError as exc:
+        # All that aiohttp says of a body that could not be read any further while nobody was reading (StreamReader._wait).
+        raise httpx.ReadError("broke between two reads") from exc
+
+
+def _silence(exc: BaseException, *, has_head: bool) -> Silence:
+    kind = failure_of(exc, has_head=has_head)
+    if any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(exc)):
+        return Silence(kind, "has a certificate that is not trusted")
+    return Silence(kind, MEANING[kind].words)
 
 
 def failure_of(exc: BaseException, *, has_head: bool) -> FailureKind:

@@ -13,10 +13,9 @@ from typing import Any, Final
 
 import aiohttp
 import httpx
-from aiohttp.http_exceptions import HttpProcessingError
 from httpx_aiohttp import AiohttpTransport
 
-from understudy.controlplane.fetcher import Fetcher, failure_of
+from understudy.controlplane.fetcher import BROKEN, Fetcher, failure_of
 from understudy.core.color import Color, RolloutRules
 from understudy.core.shadowing import SHADOW_FIELDS, ShadowAsk
 from understudy.core.shortlist import is_usable, own_name, speaks
@@ -28,9 +27,6 @@ from understudy.errors import FailureKind
 
 # A larger request has no shadow: to put another model and prompt into a MiB takes the loop, and so the clients, 2 ms.
 SENT_BYTES_MAX: Final = 1024 * 1024
-
-# Everything by which httpx and aiohttp say that there is no answer, or no more of it.
-BROKEN: Final = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError)
 
 _KEYS: Final = frozenset({b"authorization", b"x-api-key"})
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
@@ -126,16 +122,6 @@ class ShadowSender(Fetcher):
         )
         timeout = httpx.Timeout(None, connect=backend.timeouts.connect_s)
         return httpx.AsyncClient(transport=transport, trust_env=False, timeout=timeout)
-
-
-async def read_pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Yield the body as it comes. Raises one of `BROKEN`."""
-    try:
-        async for piece in response.aiter_raw():
-            yield piece
-    except RuntimeError as exc:
-        # All that aiohttp says of a body that could not be read any further while nobody was reading (StreamReader._wait).
-        raise httpx.ReadError("broke between two reads") from exc
 
 
 def _drop(sock: socket.socket) -> None:

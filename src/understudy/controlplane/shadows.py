@@ -10,16 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from understudy.controlplane.fetcher import Resolve, failure_of
+from understudy.controlplane.fetcher import BROKEN, Resolve, failure_of, read_pieces
 from understudy.controlplane.shadow_answer import ShadowAnswer
 from understudy.controlplane.shadow_request import (
-    BROKEN,
     SENT_BYTES_MAX,
     ShadowSender,
     body_for,
     path_of,
     pick_target,
-    read_pieces,
 )
 from understudy.core.likeness import likeness
 from understudy.core.shadowing import ShadowAsk, ShadowOutcome

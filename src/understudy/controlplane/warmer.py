@@ -10,20 +10,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-import aiohttp
-import httpx
-from aiohttp.http_exceptions import HttpProcessingError
-
-from understudy.controlplane.fetcher import Fetcher, Resolve, failure_of
+from understudy.controlplane.fetcher import Fetcher, Question, Resolve, Silence
 from understudy.core.shortlist import is_serving, is_wanted, own_name
 from understudy.core.snapshot import Backend, EngineKind, HealthRules, Published, Target
 from understudy.core.tally import Tally
 from understudy.core.warmth import LOAD_S_MAX, Footprint, Load, Named, WarmFacts, Warmth
-from understudy.engines.contract import PROBE_BODY_BYTES_MAX, ProbeAnswer
-from understudy.engines.warming import Warmed, WarmRequest, footprint, is_asleep, lets_go, warm
-from understudy.errors import MEANING
+from understudy.engines.warming import Warmed, footprint, is_asleep, lets_go, warm
 
-_BROKEN: Final = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, UnicodeError)
 _ANY_TAG: Final = ":latest"
 
 
@@ -54,7 +47,7 @@ class Warmer:
         self._look = look
         self._leave_cold = leave_cold
         self._load_s_max = load_s_max
-        self._sender = WarmSender(resolve)
+        self._fetcher = Fetcher(resolve)
         self._warmth = Warmth()
         # When each model that any backend keeps warm was last asked for, under the client's name without ":latest".
         self._exchange_at_s: dict[str, float] = {}
@@ -187,8 +180,13 @@ class Warmer:
         try:
             request = next(asking)
             while True:
-                answer, reason = await self._sender.send(target.backend, request)
-                request = asking.send(answer)
+                if request.after_s:
+                    await asyncio.sleep(request.after_s)
+                question = Question(request.path, request.method, request.body, "understudy-warmer")
+                # Only connecting is bounded: a load is answered when it is done.
+                answer = await self._fetcher.ask(target.backend, question, target.backend.timeouts.connect_s)
+                reason = answer.words if isinstance(answer, Silence) else ""
+                request = asking.send(None if isinstance(answer, Silence) else answer)
         except StopIteration as end:
             warmed: Warmed = end.value
         return warmed if warmed.is_warm or not reason else replace(warmed, reason=reason)
@@ -203,62 +201,6 @@ class Warmer:
         self._tell("backend.not_warmed", {"backend": backend, "model": model, "reason": reason})
 
 
-class WarmSender(Fetcher):
-    """Sends a conversation's requests by the means of probes: the same addresses and TLS settings, no proxies, no redirects."""
-
-    async def send(self, backend: Backend, request: WarmRequest) -> tuple[ProbeAnswer | None, str]:
-        """Send one request after its pause. Returns the answer, or None and in words why there is none.
-
-        Only connecting is bounded here (`timeouts.connect_s`): a load is answered when it is done.
-        """
-        if request.after_s:
-            await asyncio.sleep(request.after_s)
-        reason = ""
-        try:
-            hosts = await self._hosts(backend.address.host)
-        except OSError as exc:
-            return None, MEANING[failure_of(exc, has_head=False)].words
-        for host in hosts:
-            response: httpx.Response | None = None
-            try:
-                async with self._client(backend, backend.timeouts.connect_s) as client:
-                    async with client.stream(**_question(backend, host, request)) as response:
-                        body = await _read(response)
-                    return ProbeAnswer(response.status_code, dict(response.headers), body), ""
-            except _BROKEN as exc:
-                reason = MEANING[failure_of(exc, has_head=response is not None)].words
-                if not isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout)):
-                    break
-        return None, reason
-
-
 def _settle_s(health: HealthRules) -> float:
     """Two probes, each late by its jitter and slow: by then the lists show what was done."""
     return 2 * (health.interval_s * 1.2 + health.timeout_s)
-
-
-def _question(backend: Backend, host: str, request: WarmRequest) -> dict[str, Any]:
-    """Return the arguments of httpx that send `request` to `host`, under the backend's own name."""
-    address = backend.address
-    headers = {"host": address.authority, "accept-encoding": "identity", "user-agent": "understudy-warmer"}
-    if request.body:
-        headers["content-type"] = "application/json"
-    if backend.api_key:
-        headers["authorization"] = f"Bearer {backend.api_key}"
-    return {
-        "method": request.method,
-        "url": f"{address.scheme}://{replace(address, host=host).authority}{address.prefix}{request.path}",
-        "headers": headers,
-        "content": request.body,
-        "extensions": {"sni_hostname": address.host},
-    }
-
-
-async def _read(response: httpx.Response) -> bytes:
-    """Read the body's first PROBE_BODY_BYTES_MAX bytes."""
-    body = bytearray()
-    async for piece in response.aiter_raw():
-        body += piece[: PROBE_BODY_BYTES_MAX - len(body)]
-        if len(body) >= PROBE_BODY_BYTES_MAX:
-            break
-    return bytes(body)

@@ -10,8 +10,8 @@ import pytest
 
 from support.scripted import ScriptedEngine
 from support.targets import CHAT_PATH, UP, snapshot_of, target
-from understudy.controlplane.fetcher import failure_of
-from understudy.controlplane.shadow_request import BROKEN, ShadowSender, body_for, path_of, pick_target
+from understudy.controlplane.fetcher import BROKEN, failure_of
+from understudy.controlplane.shadow_request import ShadowSender, body_for, path_of, pick_target
 from understudy.core.ask import DialectName
 from understudy.core.color import Color, Prompt, RolloutRules
 from understudy.core.shadowing import ShadowAsk
