@@ -4,8 +4,11 @@ What is played is the engine behind a backend: the means that restart it, the to
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 from support.targets import UP, target
 from understudy.controlplane.means import MeansOutcome, Proof, Surroundings
@@ -146,6 +149,7 @@ class Engines:
     proofs: dict[str, Proof] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     followed: list[tuple[str, ...]] = field(default_factory=list)
+    loadable: tuple[str, ...] = ()
     is_held: bool = False
     error: Exception | None = None
     let: asyncio.Event = field(default_factory=asyncio.Event)
@@ -156,9 +160,10 @@ class Engines:
         await self._wait()
         return self.outcomes.get(backend.name, MeansOutcome(is_done=True))
 
-    async def prove(self, name: str) -> Proof:
+    async def prove(self, name: str, loaded: Collection[str]) -> Proof:
         """Give one token, or say why not."""
         self.asked.append(f"token {name}")
+        self.loadable = tuple(loaded)
         await self._wait()
         return self.proofs.get(name, Proof(is_good=True, first_content_s=0.25))
 
@@ -242,7 +247,7 @@ class Stage:
 
     async def settle(self) -> None:
         """Let tasks go on until they wait for the play."""
-        await self.supervisor._keeper.settle()
+        await self.supervisor._counts.settle()
         for _ in range(8):
             await asyncio.sleep(0)
 
@@ -276,3 +281,13 @@ class Stage:
         """Take another plan as daemon does."""
         self.publisher.set_plan(RoutingPlan(backends))
         self.supervisor.on_plan()
+
+
+@asynccontextmanager
+async def staged(*backends: Backend, path: Path | None = None, **rest: Any) -> AsyncIterator[Stage]:
+    """A stage whose backends have been found well."""
+    stage = Stage(*backends, file=StateFile(path), **rest)
+    for one in stage.published.current.targets:
+        await stage.find(one.backend.name, GOOD)
+    yield stage
+    await stage.supervisor.close()

@@ -87,11 +87,12 @@ def run(args: argparse.Namespace) -> int:
     try:
         settings = load_file(path, os.environ) if path else from_urls([DEFAULT_URL])
         _check_store(settings, path)
+        _check_alerts(settings, path)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     source = f"{path} can be used." if path else f"There is no file; without one, the backend is {DEFAULT_URL}."
-    _print([source, "", *meaning(settings)])
+    _print([source, "", *meaning(settings, channel_notes(settings))])
     if args.probe:
         plan = compile_plan(settings)
         findings = run_interruptible(probe_all(plan, daemons_probe()))
@@ -110,8 +111,30 @@ def _check_store(settings: Settings, path: Path | None) -> None:
             raise ConfigError((mistake,)) from error
 
 
-def meaning(settings: Settings) -> Iterator[str]:
-    """Say line by line, in plain words, what the settings mean. No key is shown."""
+def _check_alerts(settings: Settings, path: Path | None) -> None:
+    """See whether what sends alerts is installed, as the daemon does at its start. Raises ConfigError."""
+    channels = alert_channels(settings)
+    if channels:
+        from understudy.controlplane.alert_delivery import INSTALL, missing_extra
+
+        if missing_extra():
+            found = "channels, and no package apprise to send by"
+            raise ConfigError((Mistake("alerts", found, f"{INSTALL}, or no channel", str(path or "")),))
+
+
+def channel_notes(settings: Settings) -> Iterator[str]:
+    """Say of each channel of alerts that Apprise cannot send to why that is so. Imports Apprise where there is a channel."""
+    for index, written in enumerate(settings.alerts):
+        if written.url:
+            from understudy.controlplane.alert_delivery import check, safe_name
+
+            why = check(written.url)
+            if why:
+                yield f"alerts[{index}] ({safe_name(written.url)}) will tell nobody: {why}"
+
+
+def meaning(settings: Settings, more_notes: Iterable[str] = ()) -> Iterator[str]:
+    """Say line by line, in plain words, what the settings mean, and what may surprise in it at the end. No key is shown."""
     plan = compile_plan(settings)
     yield f"Clients connect to {', '.join(map(str, settings.listen))}."
     token = "asks for the token" if settings.admin.token else "asks for no token"
@@ -129,7 +152,7 @@ def meaning(settings: Settings) -> Iterator[str]:
         yield f"  Chosen among several: {_BALANCE_MEANS[plan.balance]} (balance: {plan.balance})."
     yield ""
     yield from _rule_lines(settings, plan)
-    notes = [*_path_notes(plan), *color_notes(settings), *upkeep_notes(settings)]
+    notes = [*_path_notes(plan), *color_notes(settings), *upkeep_notes(settings), *more_notes]
     if notes:
         yield ""
         yield from (f"note: {note}" for note in notes)

@@ -15,7 +15,7 @@ from understudy.core.snapshot import Address
 
 LISTEN_WANTED: Final = "HOST:PORT such as 127.0.0.1:8080, [::]:8080, or unix:/absolute/path"
 URL_WANTED: Final = "a URL such as http://gpu1:11434"
-FULL_URL_WANTED: Final = "a URL such as http://gpu1:9400/metrics, in ASCII, without spaces, backslashes and #"
+FULL_URL_WANTED: Final = "a URL such as http://gpu1:9400/path, in ASCII, without spaces, backslashes and #"
 
 LISTEN_PATTERN: Final = r"unix:/.+|.+:[0-9]{1,5}"
 URL_PATTERN: Final = r"[Hh][Tt][Tt][Pp][Ss]?://.+"

@@ -16,7 +16,8 @@ from understudy.core.upkeep import Severity
 if TYPE_CHECKING:
     from apprise import AppriseAsset, NotifyBase
 
-MISSING = "alerts need the package apprise: pip install 'understudy[alerts]'"
+INSTALL = "pip install 'understudy[alerts]'"
+MISSING = f"alerts need the package apprise: {INSTALL}"
 # What stands where a host does is a token for most services; it is one's own server only for these.
 _HOST_SCHEMES = frozenset({"mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms", "gotify", "gotifys"})
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:]+")

@@ -31,8 +31,8 @@ class MeansOutcome:
 class Proof:
     """What asking a backend for one token came to.
 
-    `is_good`: it gave one, `first_content_s` seconds after it was asked; or there is nothing that it could be asked for without
-    loading a model. `words` say in one line why it is not good.
+    `is_good`: it gave one, `first_content_s` seconds after it was asked; or there is nothing that it could be asked for, and then
+    that is 0.0. `words` say in one line why no token came.
     """
 
     is_good: bool

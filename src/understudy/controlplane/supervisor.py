@@ -12,20 +12,18 @@ from typing import Any, Final
 
 from understudy.controlplane.means import Means, MeansOutcome, Proof, RestartOrder, Surroundings
 from understudy.controlplane.publisher import Publisher
+from understudy.controlplane.restart_counts import RestartCounts
 from understudy.controlplane.state_file import RestartsKeeper
 from understudy.core import restart as course
 from understudy.core.ailment import Facts, peers_of
 from understudy.core.health import Seen
 from understudy.core.restart import UNDER_WAY, Command, Phase, Restart, Step
-from understudy.core.restart_kept import Kept, kept, remembered
 from understudy.core.snapshot import Backend, Published, Target
 from understudy.core.upkeep import RestartKind, RestartRules
 from understudy.engines.contract import Finding
 
 # Between two ticks there is about half a second; much more is a daemon that was stopped.
 TICK_GAP_S_MAX: Final = 2.0
-# What was kept is by the wall clock: it is written anew when that was set by more than this.
-WALL_JUMP_S_MIN: Final = 60.0
 # What cuts a command off midway, the end of the daemon or another file, waits so long for it.
 FINISH_S_MAX: Final = 5.0
 
@@ -37,13 +35,17 @@ _NO_OUTCOME: Final = MeansOutcome(is_done=True)
 
 @dataclass(slots=True)
 class _Watch:
-    """One backend that may be restarted, with what is under way for it. `outcome` is the means' or the child's last one."""
+    """One backend that may be restarted, with what is under way for it. `outcome` is the means' or the child's last one.
+
+    `loaded` are its own names of the models that it had in memory before the restarts that have not helped yet.
+    """
 
     backend: Backend
     rules: RestartRules
     restart: Restart
     outcome: MeansOutcome = _NO_OUTCOME
-    first_content_s: float = 0.0
+    loaded: tuple[str, ...] = ()
+    first_content_s: float | None = None
     acted_at_s: float = 0.0
     acting: asyncio.Task[None] | None = None
     asking: asyncio.Task[None] | None = None
@@ -52,8 +54,9 @@ class _Watch:
 class Supervisor:
     """Every backend whose file says how it is restarted.
 
-    `prove` asks a backend for one token and takes as long as it likes. `clock` gives loop time and `wall` the wall clock's, in
-    seconds; `dice` a number from 0 to 1. `tell` gets an event's name (telemetry.events) and its fields.
+    `prove` asks a backend for one token, for which it may load what that one had in memory before, and takes as long as it likes.
+    `clock` gives loop time and `wall` the wall clock's, in seconds; `dice` a number from 0 to 1. `tell` gets an event's name
+    (telemetry.events) and its fields.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class Supervisor:
         published: Published,
         publisher: Publisher,
         means: Means,
-        prove: Callable[[str], Awaitable[Proof]],
+        prove: Callable[[str, Collection[str]], Awaitable[Proof]],
         keeper: RestartsKeeper,
         *,
         around: Surroundings,
@@ -74,17 +77,12 @@ class Supervisor:
         self._publisher = publisher
         self._means = means
         self._prove = prove
-        self._keeper = keeper
+        self._counts = RestartCounts(keeper, clock, wall)
         self._around = around
         self._clock = clock
-        self._wall = wall
         self._dice = dice
         self._tell = tell
         self._watches: dict[str, _Watch] = {}
-        self._remembered: Mapping[str, Kept] = {}
-        # What was kept last, by loop time, and how far the wall clock was from that.
-        self._kept: dict[str, tuple[tuple[float, ...], bool]] = {}
-        self._kept_offset_s = 0.0
         self._ticked_at_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         # Those among them that use means other than children, which end with us anyway.
@@ -98,13 +96,14 @@ class Supervisor:
 
     def begin(self) -> None:
         """Read what was kept and start the children. To be called once, on the loop, before the first tick."""
-        self._remembered = self._keeper.read() or {}
         self._ticked_at_s = self._clock()
-        self.on_plan()
-        self._remembered = {}
+        self._follow_plan(self._counts.read())
 
     def on_plan(self) -> None:
         """Hear that a plan was published: follow it, children included. Whoever is no longer to be restarted is let go."""
+        self._follow_plan({})
+
+    def _follow_plan(self, before: Mapping[str, Restart]) -> None:
         now_s = self._clock()
         targets = {one.backend.name: one for one in self._published.current.targets if one.backend.restart is not None}
         for name, watch in list(self._watches.items()):
@@ -119,9 +118,7 @@ class Supervisor:
             if known is not None:
                 known.backend, known.rules = target.backend, rules
                 continue
-            before = self._remembered.get(name)
-            restart = remembered(before, now_s, self._wall()) if before else course.watching(now_s)
-            self._watches[name] = _Watch(target.backend, rules, restart)
+            self._watches[name] = _Watch(target.backend, rules, before.get(name) or course.watching(now_s))
         self._keep()
         self._follow()
 
@@ -144,8 +141,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._means.close()
         self._keep()
-        if self._kept:
-            await self._keeper.settle()
+        await self._counts.settle()
 
     # --- news
 
@@ -261,12 +257,12 @@ class Supervisor:
                 )
             case Command.SUCCEED:
                 lasted_s = round(self._clock() - watch.acted_at_s, 3)
-                fields = {"backend": name, "lasted_s": lasted_s, "first_content_s": round(watch.first_content_s, 3)}
-                self._tell("restart.succeeded", fields)
+                self._tell("restart.succeeded", {"backend": name, "lasted_s": lasted_s, "first_content_s": watch.first_content_s})
                 self._around.renew(name)
+                watch.loaded = ()
                 self._publisher.set_upkeep(name, is_restarting=False, is_degraded=False)
             case Command.RECOVER:
-                self._tell("restart.recovered", {"backend": name, "first_content_s": round(watch.first_content_s, 3)})
+                self._tell("restart.recovered", {"backend": name, "first_content_s": watch.first_content_s})
                 self._publisher.set_upkeep(name, is_restarting=False)
             case Command.FAIL:
                 is_pausing = watch.restart.phase is Phase.PAUSING
@@ -280,6 +276,9 @@ class Supervisor:
     def _begin_acting(self, name: str, watch: _Watch) -> None:
         now_s, restart = self._clock(), watch.restart
         watch.acted_at_s, watch.outcome = now_s, _NO_OUTCOME
+        target = self._target(name)
+        models = target.state.models if target is not None else ()
+        watch.loaded = tuple(model.name for model in models or () if model.is_loaded) or watch.loaded
         fields = {"backend": name, "cause": str(restart.cause), "reason": restart.reason}
         times = len(course.recent(restart, watch.rules, now_s))
         self._tell("restart.started", {**fields, "nth": times, "times_max": watch.rules.times_max})
@@ -290,7 +289,7 @@ class Supervisor:
 
     async def _act(self, name: str, watch: _Watch) -> None:
         # What is done may end this very machine: it is counted first.
-        await self._keeper.settle()
+        await self._counts.settle()
         self._around.leave(name)
         watch.outcome = await self._means.restart(watch.backend)
         failure = "" if watch.outcome.is_done else watch.outcome.words or "the means say that it is not done"
@@ -304,8 +303,8 @@ class Supervisor:
             self._around.probe_soon(name)
 
     async def _ask(self, name: str, watch: _Watch) -> None:
-        proof = await self._prove(name)
-        watch.first_content_s = proof.first_content_s
+        proof = await self._prove(name, watch.loaded)
+        watch.first_content_s = round(proof.first_content_s, 3) or None
         self._on_proved(name, watch, "" if proof.is_good else proof.words or "no token came")
 
     def _on_proved(self, name: str, watch: _Watch, failure: str) -> None:
@@ -351,19 +350,7 @@ class Supervisor:
             self._is_following = False
 
     def _keep(self) -> None:
-        """Keep what is counted, where that or the wall clock's distance from loop time is another than it was."""
-        marks = {
-            name: (watch.restart.begun_at_s, watch.restart.phase is Phase.GAVE_UP)
-            for name, watch in self._watches.items()
-            if watch.restart.begun_at_s or watch.restart.phase is Phase.GAVE_UP
-        }
-        now_s, now_unix_s = self._clock(), self._wall()
-        was_set = abs(now_unix_s - now_s - self._kept_offset_s) > WALL_JUMP_S_MIN
-        if marks == self._kept and not (marks and was_set):
-            return
-        self._kept, self._kept_offset_s = marks, now_unix_s - now_s
-        watches = ((name, self._watches[name]) for name in marks)
-        self._keeper.put({name: kept(one.restart, one.rules, now_s, now_unix_s) for name, one in watches})
+        self._counts.keep({name: (watch.restart, watch.rules) for name, watch in self._watches.items()})
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str, on_broken: Callable[[], None]) -> asyncio.Task[None]:
         """Begin a task of ours. `on_broken` is called where it raises, which is our own mistake and is reported as one."""
@@ -389,10 +376,10 @@ class Supervisor:
 
 
 def _identity(backend: Backend) -> tuple[object, ...]:
-    """Return what makes it another backend, of which nothing is known: the means end a child that is to be started otherwise."""
+    """Return what makes it another backend, of which nothing is known: what is done by the old means is ended or has failed."""
     rules = backend.restart
-    child = (rules.argv, rules.env, rules.folder) if rules is not None and rules.kind is RestartKind.RUN else None
-    return (backend.address, backend.engine, child)
+    means = (rules.kind, rules.argv, rules.subject, rules.env, rules.folder) if rules is not None else None
+    return (backend.address, backend.engine, means)
 
 
 def _words_of_end(outcome: MeansOutcome) -> str:

@@ -3,11 +3,12 @@
 Built and run by daemon; stands between controlplane.prober and the publisher, whose findings pass through it. An engine that
 hangs still answers its health check, so that a question that generated nothing is held against it: until a token comes, or a
 client gets an answer, every good probe of that backend counts as a bad one. So it goes down after `fall` of them like any other,
-and does not come back by a health check alone. Never loads, wakes or pins a model (engines.token_probe); counts in no tally.
+and does not come back by a health check alone. Never wakes or pins a model, and loads one only to prove a restart
+(engines.token_probe); counts in no tally.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,7 +17,7 @@ from understudy.controlplane.means import Proof
 from understudy.controlplane.prober import Audience
 from understudy.controlplane.token_sender import TokenSender
 from understudy.core.health import Health, Seen
-from understudy.core.shortlist import is_serving
+from understudy.core.shortlist import is_serving, own_name
 from understudy.core.snapshot import Backend, Condition, Duty, EngineKind, Published, Target
 from understudy.core.tally import BackendTally, Tally
 from understudy.core.upkeep import GenerateWhen
@@ -114,12 +115,14 @@ class TokenProber:
                 self._look(tasks)
                 await asyncio.sleep(LOOK_S)
 
-    async def prove(self, name: str) -> Proof:
+    async def prove(self, name: str, loaded: Collection[str] = ()) -> Proof:
         """Ask for a token now, whatever the file says; takes at most `timeouts.first_token_s` seconds, and 120.
 
-        Good, too, where nothing can be asked without loading or waking a model. Clears what was held against the backend.
+        An engine that has nothing in memory, as an Ollama after a restart, loads a model for it, in as long as a restart may take
+        to be ready: one that `warm` names, else one of `loaded`, its own names of what it had before. Good, too, where there is
+        neither, or nothing can be asked without waking an engine. Clears what was held against the backend.
         """
-        return (await self._prove(name, NOTHING_SPENT))[0]
+        return (await self._prove(name, NOTHING_SPENT, loaded=loaded, may_load=True))[0]
 
     async def try_token(self, name: str) -> Proof:
         """The same for who asks again and again: a model that nobody else has used since is not kept in memory for that."""
@@ -250,21 +253,27 @@ class TokenProber:
 
     # --- asking
 
-    async def _prove(self, name: str, spent: Mapping[str, str]) -> tuple[Proof, _Outcome | None]:
+    async def _prove(
+        self, name: str, spent: Mapping[str, str], *, loaded: Collection[str] = (), may_load: bool = False
+    ) -> tuple[Proof, _Outcome | None]:
         target = self._target(name)
         if target is None:
             return Proof(is_good=False, words="there is no such backend"), None
-        outcome = await self._fetch(target, spent, _bound_s(target.backend))
+        backend = target.backend
+        bound_s, loadable = _bound_s(backend), _loadable(target, loaded) if may_load else ()
+        if loadable and backend.restart is not None:
+            bound_s = max(bound_s, backend.restart.ready_s)
+        outcome = await self._fetch(target, spent, bound_s, loadable)
         is_good = outcome.finding.seen in (TokenSeen.TOKEN, TokenSeen.UNTOLD)
         watch = self._watches.get(name)
         if is_good and watch is not None:
             _forgive(watch)
         return Proof(is_good, outcome.finding.reason, outcome.first_content_s), outcome
 
-    async def _fetch(self, target: Target, spent: Mapping[str, str], bound_s: float) -> _Outcome:
+    async def _fetch(self, target: Target, spent: Mapping[str, str], bound_s: float, loadable: tuple[str, ...] = ()) -> _Outcome:
         backend, state = target.backend, target.state
         wanted = tuple(own for _, own in backend.models)
-        asking = ask_token(state.engine, state.version, state.models, wanted, spent)
+        asking = ask_token(state.engine, state.version, state.models, wanted, spent, loadable=loadable)
         finding, sent = await self._sender.fetch(backend, asking, bound_s)
         if finding.seen is TokenSeen.BARREN and not finding.reason:
             finding = replace(finding, reason=sent.reason)
@@ -288,6 +297,17 @@ def _is_watched(target: Target) -> bool:
     is_off = target.backend.health.generate.when is GenerateWhen.OFF
     is_there = target.state.duty is Duty.READY and not target.state.is_restarting
     return is_there and not is_off and target.state.condition is not Condition.UNKNOWN
+
+
+def _loadable(target: Target, loaded: Collection[str]) -> tuple[str, ...]:
+    """Return the backend's own names of what may be loaded to prove it: clients get it anyway, or had it."""
+    models = target.state.models or ()
+    if any(model.is_loaded for model in models):
+        return ()
+    warm = (own for model in target.backend.warm.models if (own := own_name(target, model)))
+    # A list may write the tag that the file leaves out.
+    listed = {model.name.removesuffix(":latest"): model.name for model in models}
+    return tuple(dict.fromkeys((*(listed.get(own.removesuffix(":latest"), own) for own in warm), *loaded)))
 
 
 def _bound_s(backend: Backend) -> float:

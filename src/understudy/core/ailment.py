@@ -146,6 +146,15 @@ def need(signs: Signs, rules: RestartRules, facts: Facts, now_s: float) -> tuple
     return cause, words
 
 
+def excuse(signs: Signs, rules: RestartRules, facts: Facts, now_s: float) -> str:
+    """Return what a backend that is down is given time for although nothing says that it makes use of it, "" for nothing."""
+    state = facts.target.state
+    is_down = state.duty is Duty.READY and state.condition is Condition.DOWN and facts.target.backend.wake == NO_WAKING
+    if not is_down or not _is_beginning(signs, rules, now_s):
+        return ""
+    return f"the first {rules.ready_s:g}s that it is known, in which it may be starting"
+
+
 def lasts(cause: Cause, signs: Signs, facts: Facts) -> bool:
     """Whether what a restart was begun for is still so; the operator's word always is."""
     state = facts.target.state
@@ -163,12 +172,16 @@ def lasts(cause: Cause, signs: Signs, facts: Facts) -> bool:
 def _has_failed(signs: Signs, rules: RestartRules, facts: Facts, now_s: float) -> bool:
     if facts.target.backend.wake != NO_WAKING:
         return False
-    is_beginning = not signs.has_served and now_s - signs.known_at_s < rules.ready_s
+    is_beginning = _is_beginning(signs, rules, now_s)
     if facts.target.state.condition is not Condition.DOWN or is_beginning or _is_moving(facts, now_s):
         return False
     # The health's count begins anew with every answer of traffic, and ends at its bound; ours leaves out what is no failure.
     after_fall = facts.health.bad >= min(rules.after, FAST_PROBES_MAX)
     return after_fall and signs.failed >= facts.target.backend.health.fall + rules.after
+
+
+def _is_beginning(signs: Signs, rules: RestartRules, now_s: float) -> bool:
+    return not signs.has_served and now_s - signs.known_at_s < rules.ready_s
 
 
 def _is_moving(facts: Facts, now_s: float) -> bool:

@@ -91,7 +91,7 @@ class Restart:
     `cause` and `reason` are those of the restart that is under way or was last. `is_out`: the backend gets no exchanges because
     of us. `well_at_s` is since when it gets them, in service and not slow, None: it is not so. `begun_at_s` are the restarts that
     count towards the bound; the next one begins not before `not_before_s`. `is_asking`: a token was asked for; the next one is
-    not before `ask_at_s`. `held` says what a restart that is due waits for.
+    not before `ask_at_s`. `held` says what a restart that is due, or would be, waits for.
     """
 
     phase: Phase = Phase.WATCHING
@@ -231,7 +231,8 @@ def step(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) -> S
 def _watch(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) -> Step:
     cause, reason = ailment.need(restart.signs, rules, facts, now_s)
     if cause is None:
-        return Step(replace(restart, held="") if restart.held else restart)
+        held = ailment.excuse(restart.signs, rules, facts, now_s)
+        return Step(replace(restart, held=held) if held != restart.held else restart)
     restart = replace(restart, cause=cause, reason=reason)
     if len(recent(restart, rules, now_s)) >= rules.times_max:
         return _give_up(turned(restart, Turn.GIVE_UP, now_s), cause)

@@ -1,7 +1,8 @@
 """What to ask an engine for one token by the path that its clients use, and what its answer means.
 
 Driven by controlplane.token_prober, as the probes of this room are by controlplane.fetcher. Pure. Asks only models that are in
-memory, and no engine that sleeps: a question for a token must neither load, wake nor pin anything (engines.md, sections 1 and 4).
+memory, and no engine that sleeps: a question for a token must neither load, wake nor pin anything (engines.md, sections 1 and 4),
+unless whoever asks names what may be loaded for it.
 
 Of Ollama (server/sched.go, useLoadedRunner): a request without `keep_alive` leaves how long the model stays as it was and lets
 that time begin anew; a request with one changes it for every later request, so that none is sent. Questions alone could keep a
@@ -104,22 +105,25 @@ def ask_token(
     models: Sequence[Model] | None,
     wanted: Sequence[str] = (),
     spent: Mapping[str, str] = NOTHING_SPENT,
+    *,
+    loadable: Sequence[str] = (),
 ) -> TokenAsking[TokenFinding]:
     """Ask for one token of each model in memory, of at most `MODELS_ASKED_MAX`; of one where they share a process.
 
     `models` is the backend's list as last known, None where it tells none; `wanted` are its own names of the models that the
     operator named, which are asked first. `spent` as `ask_expiries` told it after the last question: a model of which that still
-    holds is not asked again. One that generates nothing decides; else a token does.
+    holds is not asked again. One that generates nothing decides; else a token does. Where nothing is in memory the first of
+    `loadable` that writes text is asked, which has the engine load it.
     """
     if engine is EngineKind.OLLAMA:
-        return (yield from _ask_ollama(version, models or (), spent))
+        return (yield from _ask_ollama(version, models or (), spent, loadable))
     if engine is EngineKind.AUTO:
         return TokenFinding(TokenSeen.UNTOLD, "its engine is not known yet")
     if engine is EngineKind.VLLM and is_asleep((yield TokenRequest("/metrics"))):
         return TokenFinding(TokenSeen.UNTOLD, "asleep")
     if engine is EngineKind.LLAMACPP and _is_sleeping((yield TokenRequest("/props"))):
         return TokenFinding(TokenSeen.UNTOLD, "asleep")
-    names = _loaded(models, wanted)
+    names = _loaded(models, wanted) or _loadable(models or (), loadable)
     if not names:
         return TokenFinding(TokenSeen.UNTOLD, "no model is loaded" if models is not None else "its models are not known")
     found: list[TokenFinding] = []
@@ -143,9 +147,13 @@ def ask_expiries(engine: EngineKind) -> TokenAsking[Mapping[str, str]]:
 # --- Ollama
 
 
-def _ask_ollama(version: str, models: Sequence[Model], spent: Mapping[str, str]) -> TokenAsking[TokenFinding]:
+def _ask_ollama(
+    version: str, models: Sequence[Model], spent: Mapping[str, str], loadable: Sequence[str]
+) -> TokenAsking[TokenFinding]:
     first = _read_ps((yield TokenRequest("/api/ps")))
     if not first:
+        for name in _loadable(models, loadable):
+            return (yield from _ask_ollama_model(version, _Running(name)))
         return TokenFinding(TokenSeen.UNTOLD, "no model is loaded")
     # Of a model that loads, or whose first request runs, the end of its time moves on with every look at it.
     settled = {(one.name, one.expires_at) for one in _read_ps((yield TokenRequest("/api/ps")))}
@@ -182,6 +190,12 @@ def _read_ps(answer: ProbeAnswer | None) -> tuple[_Running, ...]:
         return tuple(one for one in _PS.decode(answer.body).models or () if one.name)
     except (ValueError, RecursionError):
         return ()
+
+
+def _loadable(models: Sequence[Model], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the first of `names` that is listed and writes text; none where there is none."""
+    listed = {model.name for model in models if _can_complete(model)}
+    return tuple(name for name in names if name in listed)[:1]
 
 
 def _can_complete(model: Model) -> bool:

@@ -6,6 +6,7 @@ import pytest
 from understudy.cli import check
 from understudy.config.compile import compile_plan
 from understudy.config.load import load_text
+from understudy.controlplane import alert_delivery
 from understudy.core.health import Seen
 from understudy.core.snapshot import Backend, EngineKind, Model
 from understudy.engines.contract import Finding
@@ -72,6 +73,32 @@ def test_a_store_that_redis_cannot_be_is_one_line(store: str, tmp_path: Path, ca
     printed = capsys.readouterr()
     assert printed.err.startswith(f"{file}: sessions.store: found {store.replace('hunter2', '***')}; want redis://")
     assert printed.out == ""
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+def test_a_channel_that_apprise_cannot_send_to_is_noted_without_its_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "u.yaml"
+    channels = "[{url: 'json://hooks.example.org/hunter2'}, {url: 'nonsense://hunter2'}, {url: ''}]"
+    file.write_text(f"backends: [{{name: a, url: 'http://a'}}]\nalerts: {channels}\n", encoding="utf-8")
+    assert run("-c", str(file)) == 0
+    printed = capsys.readouterr()
+    notes = [line for line in printed.out.splitlines() if line.startswith("note: alerts[") and "left out" not in line]
+    (note,) = notes
+    assert note.startswith("note: alerts[1] (nonsense) will tell nobody: Apprise does not take this URL; https://")
+    assert "hunter2" not in printed.out + printed.err
+
+
+def test_channels_without_what_sends_them_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alert_delivery, "find_spec", lambda _: None)
+    file = tmp_path / "u.yaml"
+    file.write_text("backends: [{name: a, url: 'http://a'}]\nalerts: [{url: 'json://a/b'}]\n", encoding="utf-8")
+    assert run("-c", str(file)) == 1
+    want = "pip install 'understudy[alerts]', or no channel"
+    assert capsys.readouterr().err == f"{file}: alerts: found channels, and no package apprise to send by; want {want}\n"
 
 
 def test_a_file_that_is_gone_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

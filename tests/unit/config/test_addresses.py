@@ -112,5 +112,5 @@ def test_a_full_url_is_kept_as_written_and_shown_as_its_origin(text: str, origin
 def test_what_is_no_full_url_is_refused(text: object) -> None:
     with pytest.raises(Unreadable) as refused:
         read_full_url(text)
-    assert refused.value.want.startswith("a URL such as http://gpu1:9400/metrics")
+    assert refused.value.want.startswith("a URL such as http://gpu1:9400/path")
     assert refused.value.found == ""

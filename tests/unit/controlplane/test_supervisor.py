@@ -1,40 +1,17 @@
 """Plays of restarts with a real publisher and a real file: what is done in which order, told, kept and shown."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.restart_play import ASLEEP, BAD, BOOM, CHILD, GOOD, KILLED, LOADING, RULES, Stage, backend
-from support.rollout_play import HeldFile
+from support.restart_play import ASLEEP, BAD, BOOM, CHILD, GOOD, KILLED, LOADING, RULES, Stage, backend, staged
 from understudy.controlplane import supervisor
 from understudy.controlplane.means import Proof, RestartOrder
-from understudy.controlplane.state_file import (
-    RESTARTS,
-    StateFile,
-    StateUnreadableError,
-    decode_restarts,
-    encode_restarts,
-    state_path,
-)
 from understudy.core.color import Color
-from understudy.core.restart_kept import Kept
 from understudy.core.shortlist import is_usable
-from understudy.core.snapshot import Address, Backend, Condition, Duty
-
-
-@asynccontextmanager
-async def staged(*backends: Backend, path: Path | None = None, **rest: Any) -> AsyncIterator[Stage]:
-    """A stage whose backends have been found well."""
-    stage = Stage(*backends, file=StateFile(path), **rest)
-    for one in stage.published.current.targets:
-        await stage.find(one.backend.name, GOOD)
-    yield stage
-    await stage.supervisor.close()
+from understudy.core.snapshot import Address, Backend, Condition, Duty, Model
 
 
 def usable(stage: Stage) -> list[str]:
@@ -253,71 +230,48 @@ async def test_backend_that_is_another_one_begins_anew_and_has_its_time(other: B
         assert stage.events() == [("started",), ("failed",)]
 
 
+async def test_command_that_the_file_changes_is_not_waited_for() -> None:
+    async with staged() as stage:
+        stage.engines.is_held = True
+        await stage.fall("gpu0")
+        stage.reload(backend("gpu0", replace(RULES, argv=("systemctl", "restart", "vllm2"))))
+        assert stage.events("reason")[-1] == ("failed", "the file no longer has it so")
+        assert (stage.status("gpu0")["phase"], stage.status("gpu0")["times"]) == ("watching", 0)
+        stage.engines.let.set()
+        await stage.settle()
+        assert stage.events() == [("started",), ("failed",)]
+
+
+async def test_proof_may_load_what_was_in_memory_before_however_many_restarts_ago() -> None:
+    had = replace(GOOD, models=(Model("qwen"), Model("bge", is_loaded=False)))
+    has = replace(GOOD, models=(Model("qwen", is_loaded=False), Model("bge", is_loaded=False)))
+    async with staged() as stage:
+        stage.engines.proofs["gpu0"] = Proof(is_good=False, words="no token")
+        await stage.find("gpu0", had)
+        await stage.fall("gpu0")
+        await stage.find("gpu0", has, has)
+        assert stage.engines.loadable == ("qwen",)
+        await stage.pass_s(RULES.ready_s + 60.0)
+        assert stage.events("nth")[-1] == ("started", 2)
+        del stage.engines.proofs["gpu0"]
+        await stage.find("gpu0", has, has)
+        assert (stage.events()[-1], stage.engines.loadable) == (("succeeded",), ("qwen",))
+
+
+async def test_restart_that_nobody_could_be_asked_about_is_told_without_the_time_of_a_token() -> None:
+    async with staged() as stage:
+        stage.engines.proofs["gpu0"] = Proof(is_good=True, words="no model is loaded")
+        await stage.fall("gpu0")
+        await stage.find("gpu0", GOOD, GOOD)
+        assert stage.told[-1] == ("restart.succeeded", {"backend": "gpu0", "lasted_s": 2.0, "first_content_s": None})
+
+
 async def test_other_rules_hold_from_the_next_step_on() -> None:
     async with staged() as stage:
         await stage.fall("gpu0")
         stage.reload(backend("gpu0", replace(RULES, ready_s=1.0)))
         await stage.pass_s(1.0)
         assert stage.events("reason")[-1] == ("failed", f"not ready within 1s: {BAD.reason}")
-
-
-# --- What survives
-
-
-async def test_restarts_are_counted_across_the_daemon(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "restarts.json"
-    for times in (1, 2, 3):
-        async with staged(path=path, now_s=100.0 * times, wall_s=1.8e9 + 60.0 * times) as stage:
-            stage.engines.outcomes["gpu0"] = BOOM
-            await stage.fall("gpu0")
-            assert stage.events("nth")[0] == ("started", times)
-    assert stage.events("next_in_s")[1:] == [("failed", None), ("gave_up", None)]
-    async with staged(path=path, now_s=1.0, wall_s=1.8e9 + 300.0) as stage:
-        await stage.fall("gpu0")
-        assert (stage.events(), stage.status("gpu0")["phase"]) == ([("gave_up",)], "gave_up")
-
-
-async def test_restart_is_counted_before_the_means_are_used(tmp_path: Path) -> None:
-    """They may end this very machine."""
-    disk = HeldFile(tmp_path / "restarts.json")
-    stage = Stage(file=disk)
-    assert await stage.supervisor.restart("gpu0") == RestartOrder()
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert (stage.left, stage.engines.asked) == ([], [])
-    disk.is_let.set()
-    await stage.settle()
-    assert stage.engines.asked == ["restart gpu0"]
-    assert len(decode_restarts(disk.writes[0])["gpu0"].begun_unix_s) == 1
-    await stage.supervisor.close()
-
-
-async def test_wall_clock_that_jumps_changes_no_pause_and_no_count(tmp_path: Path) -> None:
-    path = tmp_path / "restarts.json"
-    async with staged(path=path) as stage:
-        stage.engines.outcomes["gpu0"] = BOOM
-        await stage.fall("gpu0")
-        stage.wall_s += 10 * 365 * 86400.0
-        await stage.pass_s(9.0)
-        assert (stage.status("gpu0")["times"], stage.events()[-1]) == (1, ("failed",))
-        await stage.settle()
-        (at_unix_s,) = decode_restarts(path.read_bytes())["gpu0"].begun_unix_s
-        assert stage.wall_s - at_unix_s < 12.0
-
-
-@pytest.mark.parametrize("content", [b"", b'{"version": 2}', b'{"version": 1, "restarts": {"gpu0": {"begun_unix_s": ["now"]}}}'])
-def test_file_that_cannot_be_read_says_so(content: bytes) -> None:
-    with pytest.raises(StateUnreadableError):
-        decode_restarts(content)
-
-
-def test_file_says_what_was_kept_beside_the_rollout_s() -> None:
-    restarts = {"gpu0": Kept((1.8e9, 1.8e9 + 0.5), has_given_up=True), "gpu1": Kept()}
-    assert decode_restarts(encode_restarts(restarts)) == restarts
-    env = {"HOME": "/home/pi"}
-    rollout, counted = (state_path(env, Path("/etc/u.yaml"), *what) for what in ((), (RESTARTS,)))
-    assert rollout is not None
-    assert counted == rollout.with_name(rollout.name.replace("rollout-", "restarts-"))
 
 
 # --- The end, and mistakes of our own

@@ -2,19 +2,20 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from support.asked import AskedServer, Reply, reply
-from support.token_play import CHAT, GOOD, RULES, TOKEN, answering, asking, condition_of, hang, said
+from support.token_play import CHAT, GOOD, RULES, TOKEN, Stage, answering, asking, condition_of, hang, said
 from understudy.controlplane import token_prober
 from understudy.controlplane.means import Proof
 from understudy.controlplane.token_prober import BARREN
 from understudy.core.health import Seen
-from understudy.core.snapshot import Condition, Duty, EngineKind, HealthRules, Model, RoutingPlan, Timeouts
-from understudy.core.upkeep import GenerateRules, GenerateWhen
+from understudy.core.snapshot import Condition, Duty, EngineKind, HealthRules, Model, RoutingPlan, Target, Timeouts
+from understudy.core.upkeep import GenerateRules, GenerateWhen, RestartKind, RestartRules, WarmRules
 from understudy.engines import Finding
 
 EVERY = GenerateRules(GenerateWhen.EVERY, every_s=60.0)
@@ -25,6 +26,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look without pause, and wait for nothing that takes real time."""
     for name, value in {"LOOK_S": 0.001, "NOTED_S": 0.001, "PROGRESS_INTERVAL_S": 0.001}.items():
         monkeypatch.setattr(token_prober, name, value)
+
+
+def noted(stage: Stage) -> list[tuple[float, tuple[str, ...]]]:
+    """Return, as they come, how long each question may take and what may be loaded for it."""
+    asked: list[tuple[float, tuple[str, ...]]] = []
+    fetch = stage.prober._fetch
+
+    async def noting(target: Target, spent: Mapping[str, str], bound_s: float, loadable: tuple[str, ...] = ()) -> Any:
+        asked.append((bound_s, loadable))
+        return await fetch(target, spent, bound_s, loadable)
+
+    stage.prober._fetch = noting  # type: ignore[method-assign]  # notes, and fetches as before
+    return asked
 
 
 # --- suspicious
@@ -328,6 +342,21 @@ async def test_where_nothing_can_be_asked_for_good_probes_must_do() -> None:
         assert server.asked == []
 
 
+async def test_a_proof_loads_what_is_kept_warm_else_what_was_loaded_before_in_a_restarts_time() -> None:
+    finding = replace(GOOD, engine=EngineKind.LLAMACPP, models=(Model("m", is_loaded=False), Model("n", is_loaded=False)))
+    restart = RestartRules(RestartKind.COMMAND, ("true",), ready_s=300.0)
+    async with answering() as server, asking(server, finding, restart=restart, warm=WarmRules(("m",))) as stage:
+        asked = noted(stage)
+        assert (await stage.prober.prove("b", ["n"])).first_content_s > 0.0
+        assert asked.pop() == (300.0, ("m", "n"))
+        assert not (await stage.prober.try_token("b")).first_content_s
+        assert asked.pop() == (120.0, ()), "only a restart may load"
+        stage.finding = replace(finding, models=(Model("m"), Model("n", is_loaded=False)))
+        stage.probe()
+        assert (await stage.prober.prove("b", ["n"])).is_good
+        assert asked.pop() == (120.0, ()), "what is in memory is asked"
+
+
 async def test_a_proof_ends_what_was_held_against_a_backend() -> None:
     async with answering({}, 500) as server, asking(server) as stage:
         await stage.look_often()
@@ -344,14 +373,7 @@ async def test_a_suspicious_one_is_waited_for_some_times_as_long_as_it_usually_t
         await stage.look_often()
         for _ in range(20):
             stage.tally.of("b").pace.add(100, 4.0)
-        bounds: list[float] = []
-        fetch = stage.prober._fetch
-
-        async def noting(*given: Any) -> Any:
-            bounds.append(given[2])
-            return await fetch(*given)
-
-        stage.prober._fetch = noting  # type: ignore[method-assign, assignment]  # notes, and fetches as before
+        asked = noted(stage)
         stage.fail()
-        await stage.until(lambda: bool(bounds))
-        assert bounds == [20.0]
+        await stage.until(lambda: bool(asked))
+        assert [bound_s for bound_s, _ in asked] == [20.0]

@@ -6,7 +6,7 @@ import pytest
 
 from support.restart_play import RULES, Course
 from support.targets import UP, snapshot_of, target
-from understudy.core.ailment import MOVED_S, Cause, Facts, Signs, delayed, lasts, looked_at, need, peers_of, probed
+from understudy.core.ailment import MOVED_S, Cause, Facts, Signs, delayed, excuse, lasts, looked_at, need, peers_of, probed
 from understudy.core.health import FAST_PROBES_MAX, Health, Seen
 from understudy.core.restart import Phase
 from understudy.core.snapshot import BackendState, Condition, Duty
@@ -99,6 +99,15 @@ def test_engine_that_sleeps_or_refuses_our_key_is_never_restarted() -> None:
 def test_daemon_that_was_stopped_itself_begins_its_count_anew() -> None:
     signs = delayed(replace(ENOUGH, barren="no token", known_at_s=1.0, loading_at_s=2.0, excused_until_s=302.0), 50.0)
     assert signs == Signs(known_at_s=51.0, has_served=True, loading_at_s=52.0, excused_until_s=352.0)
+
+
+def test_backend_that_is_down_since_it_is_known_has_its_time_and_that_is_said() -> None:
+    signs, words = Signs(known_at_s=900.0, failed=50), "the first 300s that it is known, in which it may be starting"
+    assert (need(signs, RULES, facts(DOWN), 1000.0)[0], excuse(signs, RULES, facts(DOWN), 1000.0)) == (None, words)
+    assert excuse(signs, RULES, facts(DOWN), 1200.0) == ""
+    assert excuse(replace(signs, has_served=True), RULES, facts(DOWN), 1000.0) == ""
+    assert excuse(signs, RULES, facts(UP), 1000.0) == ""
+    assert excuse(signs, RULES, facts(replace(DOWN, duty=Duty.DRAINING)), 1000.0) == ""
 
 
 # --- Tokens, speed, children

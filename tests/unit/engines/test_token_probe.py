@@ -200,9 +200,13 @@ def ps(*models: dict[str, object]) -> ProbeAnswer:
 
 
 def ollama(
-    answers: Answers, version: str = "0.32.15", spent: Mapping[str, str] = NOTHING_SPENT, models: tuple[Model, ...] = ()
+    answers: Answers,
+    version: str = "0.32.15",
+    spent: Mapping[str, str] = NOTHING_SPENT,
+    models: tuple[Model, ...] = (),
+    loadable: tuple[str, ...] = (),
 ) -> tuple[TokenFinding, list[tuple[str, dict[str, Any]]]]:
-    found, asked = played(ask_token(EngineKind.OLLAMA, version, models, spent=spent), answers)
+    found, asked = played(ask_token(EngineKind.OLLAMA, version, models, spent=spent, loadable=loadable), answers)
     return found, posted(asked)
 
 
@@ -224,6 +228,29 @@ def test_an_older_ollama_tells_another_context_than_it_takes(version: str) -> No
 @pytest.mark.parametrize("given", [ps(), answer({"models": None}), answer(b"{"), answer({}, 500), None])
 def test_an_ollama_without_a_loaded_model_is_not_asked(given: ProbeAnswer | None) -> None:
     assert ollama({"/api/ps": given}) == (TokenFinding(TokenSeen.UNTOLD, "no model is loaded"), [])
+
+
+def test_an_ollama_without_a_loaded_model_loads_the_first_that_it_may_and_that_writes_text() -> None:
+    embeds = Model("embed:latest", tags_entry='{"capabilities": ["embedding"]}', is_loaded=False)
+    models = (embeds, Model("tiny:latest", is_loaded=False), Model("big:latest", is_loaded=False))
+    loadable = ("gone:latest", "embed:latest", "tiny:latest", "big:latest")
+    found, asked = ollama({"/api/ps": ps(), "/api/chat": OLLAMA_TOKEN}, models=models, loadable=loadable)
+    assert found.seen is TokenSeen.TOKEN
+    ((path, body),) = asked
+    assert (path, body["model"], body["options"]) == ("/api/chat", "tiny:latest", {"num_predict": 1, "temperature": 0})
+    assert "keep_alive" not in body
+    broken = answer({"error": "llama runner process has terminated: exit status 2"}, 500)
+    assert ollama({"/api/ps": ps(), "/api/chat": broken}, models=models, loadable=loadable)[0].seen is TokenSeen.BARREN
+    assert ollama({"/api/ps": ps()}, models=models, loadable=("embed:latest",))[0].seen is TokenSeen.UNTOLD
+    busy = {"/api/ps": ps(running("big:latest")), "/api/chat": OLLAMA_TOKEN}
+    assert [body["model"] for _, body in ollama(busy, models=models, loadable=loadable)[1]] == ["big:latest"]
+
+
+def test_a_router_without_a_loaded_model_loads_what_it_may() -> None:
+    models = (Model("a", is_loaded=False), Model("b", is_loaded=False))
+    asking = ask_token(EngineKind.LLAMACPP, "1", models, loadable=("b", "a"))
+    found, asked = played(asking, {"/props": answer({}), "/v1/chat/completions": TOKEN})
+    assert (found.seen, [body["model"] for _, body in posted(asked)]) == (TokenSeen.TOKEN, ["b"])
 
 
 def test_a_model_that_loads_is_not_asked() -> None:
