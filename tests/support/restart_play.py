@@ -40,7 +40,7 @@ CHILD = replace(RULES, kind=RestartKind.RUN, argv=("llama-server",))
 GOOD = Finding(Seen.GOOD, EngineKind.VLLM, "1", (DialectName.OPENAI,), (Model("qwen"),))
 BAD = Finding(Seen.BAD, reason="refused the connection")
 LOADING = Finding(Seen.LOADING, reason="answered 503: Loading model")
-ASLEEP = replace(GOOD, seen=Seen.LOADING, reason="asleep")
+ASLEEP = replace(GOOD, seen=Seen.LOADING, reason="asleep", is_asleep=True)
 BOOM = MeansOutcome(is_done=False, words="systemctl ended with exit status 1", exit_status=1, output=("Unit not found.",))
 KILLED = MeansOutcome(False, "llama-server was ended by SIGKILL", -9, ("loading", "oom"), was_out_of_memory=True)
 

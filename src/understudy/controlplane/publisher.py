@@ -263,6 +263,7 @@ def _learnt(state: BackendState, finding: Finding) -> BackendState:
             version=finding.version or (state.version if finding.engine is state.engine else ""),
             dialects=finding.dialects,
             models=finding.models,
+            is_asleep=False,
         )
     return replace(
         state,
@@ -270,6 +271,7 @@ def _learnt(state: BackendState, finding: Finding) -> BackendState:
         version=finding.version or state.version,
         dialects=finding.dialects or state.dialects,
         models=state.models if finding.models is None else finding.models,
+        is_asleep=finding.is_asleep,
     )
 
 

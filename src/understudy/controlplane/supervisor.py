@@ -16,7 +16,6 @@ from understudy.controlplane.restart_counts import RestartCounts
 from understudy.controlplane.state_file import RestartsKeeper
 from understudy.core import restart as course
 from understudy.core.ailment import Facts, peers_of
-from understudy.core.health import Seen
 from understudy.core.restart import UNDER_WAY, Command, Phase, Restart, Step
 from understudy.core.snapshot import Backend, Published, Target
 from understudy.core.upkeep import RestartKind, RestartRules
@@ -150,9 +149,7 @@ class Supervisor:
         watch = self._watches.get(name)
         if watch is None:
             return
-        # A vLLM that sleeps says so and lists its models; one that loads answers nothing, or has none to list.
-        is_asleep = finding.seen is Seen.LOADING and finding.models is not None
-        is_deliberate = is_asleep or finding.wants_key
+        is_deliberate = finding.is_asleep or finding.wants_key
         now_s = self._clock()
         watch.restart = course.probed(watch.restart, finding.seen, watch.rules, now_s, is_deliberate=is_deliberate)
 

@@ -56,7 +56,8 @@ class Shortlist:
 
     `groups` holds those usable by condition and duty: primaries, then backups, then those of both that are about to load the
     model while another one has it, then those that are degraded; no group is empty. `last_resorts` holds every backend that may
-    be able to serve and that neither the operator nor a restart has taken out. `why_none` is the failure when `groups` is empty.
+    be able to serve, that does not sleep, and that neither the operator nor a restart has taken out. `why_none` is the failure
+    when `groups` is empty.
     """
 
     __slots__ = ("_by_color", "groups", "last_resorts", "why_none")
@@ -70,7 +71,7 @@ class Shortlist:
             and (not target.state.dialects or speaks(target, ask.dialect))
             and (model := own_name(target, ask.model)) is not None
         ]
-        self.last_resorts = tuple(one for one in able if is_wanted(one.target))
+        self.last_resorts = tuple(one for one in able if is_wanted(one.target) and not one.target.state.is_asleep)
         usable = [one for one in self.last_resorts if is_serving(one.target) and speaks(one.target, ask.dialect)]
         sound = [one for one in usable if not one.target.state.is_degraded]
         cold = _cold(sound)

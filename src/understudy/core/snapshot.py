@@ -266,8 +266,9 @@ class BackendState:
     `models` is None while its list is unknown (it may serve anything), () when it lists nothing. `since_at_s` is the loop time
     at which `condition` began; `reason` says in words why it is so. `dialects` is () while the engine is unknown.
     `is_restarting`: it is being restarted, or has not proven itself since, and gets no traffic whatever its probes say.
-    `is_degraded`: it answers, but far below what it was, and is used last. `left_cold` are the models of its `warm` that nobody
-    is about to load: others that are not loaded yet are waited for where another backend has them.
+    `is_degraded`: it answers, but far below what it was, and is used last. `is_asleep`: it is down because its engine sleeps, and
+    would leave a request waiting. `left_cold` are the models of its `warm` that nobody is about to load: others that are not
+    loaded yet are waited for where another backend has them.
     """
 
     condition: Condition = Condition.UNKNOWN
@@ -280,6 +281,7 @@ class BackendState:
     reason: str = ""
     is_restarting: bool = False
     is_degraded: bool = False
+    is_asleep: bool = False
     left_cold: tuple[str, ...] = ()
 
 

@@ -40,7 +40,8 @@ class Finding:
     `reason` says in a few words why `seen` is not GOOD ("answered 503: Loading model"), "" when it is, or when nothing was
     answered and only the driver knows why. When `seen` is not GOOD, blank fields mean that nothing was learnt, not that the
     backend lost it: keep what was known. When it is GOOD, `models` None means that the backend does not tell its list.
-    `wants_key`: an answer asked for a key, or for another one. `is_refusing`: the listener is closed.
+    `wants_key`: an answer asked for a key, or for another one. `is_refusing`: the listener is closed. `is_asleep`: it was put to
+    sleep, and answers nothing that generates until somebody wakes it.
     """
 
     seen: Seen
@@ -51,6 +52,7 @@ class Finding:
     reason: str = ""
     wants_key: bool = False
     is_refusing: bool = False
+    is_asleep: bool = False
 
 
 _Told = TypeVar("_Told")

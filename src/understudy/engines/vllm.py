@@ -26,7 +26,7 @@ def probe_vllm(known: Finding | None = None) -> Probe:
     models = settle(tuple(Model(one.name, one.entry) for one in listed), known)
     version, dialects = yield from _ask_dialects(known)
     if is_asleep((yield ProbeRequest("/metrics"))):
-        return Finding(Seen.LOADING, engine, version, dialects, models, reason="asleep")
+        return Finding(Seen.LOADING, engine, version, dialects, models, reason="asleep", is_asleep=True)
     return Finding(Seen.GOOD, engine, version, dialects, models)
 
 

@@ -33,8 +33,6 @@ from understudy.engines.vllm import is_asleep as tells_sleep
 # How often is looked whether a load that was begun is done.
 LOOK_S: Final = 1.0
 
-# The reason of a vLLM's finding while it sleeps (engines.vllm).
-_ASLEEP: Final = "asleep"
 _NO_ANSWER: Final = "no answer"
 _DISCARDED: Final = re.compile(
     rb'^vllm:engine_sleep_state\{[^\n]*sleep_state="discard_all"[^\n]*\}[ \t]+1(?:\.0*)?[ \t]*$', re.MULTILINE
@@ -105,7 +103,7 @@ def lets_go(engine: EngineKind) -> bool:
 
 def is_asleep(state: BackendState) -> bool:
     """Whether the backend is down only because its engine sleeps, and `warm` can wake it."""
-    return state.condition is Condition.DOWN and state.engine is EngineKind.VLLM and state.reason == _ASLEEP
+    return state.condition is Condition.DOWN and state.engine is EngineKind.VLLM and state.is_asleep
 
 
 def warm(engine: EngineKind, load: Load) -> Conversing[Warmed]:

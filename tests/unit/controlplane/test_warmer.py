@@ -256,7 +256,7 @@ async def test_a_vllm_that_sleeps_is_woken_although_it_is_down() -> None:
         engine.names, engine.loaded = ("m",), {"m"}
         stage.backend = replace(stage.backend, engine=EngineKind.VLLM, models=(), api_key="secret")
         # The conversation looks again after a second.
-        stage.tick(condition=Condition.DOWN, engine=EngineKind.VLLM, reason="asleep")
+        stage.tick(condition=Condition.DOWN, engine=EngineKind.VLLM, is_asleep=True)
         await stage.done()
         assert [event for event, _ in stage.told] == ["backend.warmed"]
         assert engine.asked == ["/metrics", "/wake_up", "/metrics"]

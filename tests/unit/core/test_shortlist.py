@@ -139,6 +139,11 @@ def test_last_resort_may_be_in_any_condition_but_not_taken_out(condition: Condit
         assert Shortlist(snapshot(target(condition=condition, duty=duty)), CHAT).last_resorts == ()
 
 
+def test_one_that_sleeps_is_no_last_resort_for_it_would_leave_the_request_waiting() -> None:
+    found = Shortlist(snapshot(target(condition=Condition.DOWN, is_asleep=True)), CHAT)
+    assert (found.last_resorts, found.why_none) == ((), FailureKind.NONE_USABLE)
+
+
 def test_model_that_no_list_has_is_unknown() -> None:
     shortlist = Shortlist(snapshot(target(models=("llama",)), target("laptop", models=())), CHAT)
     assert (shortlist.groups, shortlist.why_none) == ((), FailureKind.MODEL_UNKNOWN)

@@ -35,7 +35,7 @@ def test_a_vllm_that_is_awake_is_good() -> None:
 
 def test_a_vllm_that_sleeps_is_not_usable_although_every_probe_path_is_good() -> None:
     finding = play(probe_vllm(), VLLM | {"/metrics": answer(ASLEEP)}).told
-    assert (finding.seen, finding.reason) == (Seen.LOADING, "asleep")
+    assert (finding.seen, finding.reason, finding.is_asleep) == (Seen.LOADING, "asleep", True)
     assert finding.models == (Model("tiny", ENTRY),)
 
 

@@ -238,13 +238,13 @@ def test_a_vllm_that_is_awake_is_asked_nothing_more() -> None:
     assert (warmed.is_warm, len(sent)) == (True, 1)
 
 
-def test_sleep_is_told_from_the_words_that_the_probe_gives_it() -> None:
+def test_sleep_is_what_the_probe_calls_so() -> None:
     answers = {"/health": answer(), "/v1/models": answer({"data": [{"id": "m"}]}), "/metrics": ASLEEP}
     finding = play(probe_vllm(), answers).told
-    assert finding.seen is Seen.LOADING
-    assert is_asleep(BackendState(Condition.DOWN, engine=finding.engine, reason=finding.reason))
-    assert not is_asleep(BackendState(Condition.DOWN, engine=finding.engine, reason="refused the connection"))
-    assert not is_asleep(BackendState(Condition.UP, engine=finding.engine, reason=finding.reason))
+    assert (finding.seen, finding.is_asleep) == (Seen.LOADING, True)
+    assert is_asleep(BackendState(Condition.DOWN, engine=finding.engine, is_asleep=True))
+    assert not is_asleep(BackendState(Condition.DOWN, engine=finding.engine))
+    assert not is_asleep(BackendState(Condition.UP, engine=finding.engine, is_asleep=True))
 
 
 # --- the others, and memory
