@@ -127,7 +127,7 @@ async def test_an_incident_is_two_mails_and_two_messages_in_the_group(mailbox: M
         stage.pass_time(40.0)
         await stage.until(stage.delivered(4))
     assert [mail["Subject"] for mail in mailbox.mails] == ["Understudy: gpu0, gpu1 down", "Understudy: gpu0, gpu1 up"]
-    assert "gpu0 is down since" in text_of(mailbox.mails[0])
+    assert "gpu0 has been down since" in text_of(mailbox.mails[0])
     assert mailbox.mails[0]["To"] == "me@example.org"
     contents = [str(message["text"]["content"]) for message in robot.taken]
     assert contents[0].startswith("Understudy：gpu0、gpu1 不可用\n后端 gpu0 自 ")

@@ -6,6 +6,7 @@ from understudy.core.alert_writing import Cost
 from understudy.core.alerting import AlertDesk, Message, alert_of
 from understudy.core.upkeep import AlertChannel
 
+RETRY_S = 5.0
 NIGHT = {"quiet_from_min": 22 * 60, "quiet_to_min": 7 * 60}
 # What the log carries with each event, as docs/events.md lists it.
 LOGGED: Mapping[str, dict[str, object]] = {
@@ -52,6 +53,10 @@ class Play:
         self.now_s = 0.0
         self.counts = Cost()
         self.messages: list[tuple[float, Message]] = []
+        # While it is broken nothing arrives, and a further try comes after RETRY_S.
+        self.is_broken = False
+        self.failed: list[Message] = []
+        self._rests_until_s = 0.0
 
     def tell(self, event: str, backend: str = "", **fields: object) -> None:
         told = {**LOGGED.get(event, {}), **({"backend": backend} if backend else {}), **fields}
@@ -60,12 +65,18 @@ class Play:
         self.desk.on_event(alert, self.now_s, self.counts)
 
     def wait(self, seconds: float) -> list[Message]:
-        """Let time pass and return what was told meanwhile."""
+        """Let time pass and return what arrived meanwhile."""
         said = []
         for _ in range(int(seconds)):
             self.now_s += 1.0
             day_s = (self.start_min * 60 + self.now_s) % (24 * 3600)
-            for message in self.desk.due(self.now_s, day_s):
+            for message in self.desk.due(self.now_s, day_s, busy={0} if self.now_s < self._rests_until_s else ()):
+                if self.is_broken:
+                    self.failed.append(message)
+                    self.desk.take_back(message)
+                    self._rests_until_s = self.now_s + RETRY_S
+                    continue
+                self.desk.keep(message)
                 said.append(message)
                 self.messages.append((self.now_s, message))
         return said

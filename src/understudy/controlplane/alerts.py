@@ -2,8 +2,9 @@
 
 Built by daemon, which hands in every log event; what is told when is core.alerting's to decide, and how it is sent
 controlplane.alert_delivery's. A channel has at most one message on its way, in a thread of its own, so that one that fails holds
-up nothing else. What its next message says is decided only when this one is gone, so nothing piles up. Never raises into whoever
-tells an event, never waits on the event loop, and shows no URL.
+up nothing else. What its next message says is decided only when this one is gone, and before every further try anew, so nothing
+piles up and nothing is told that is no longer so. Never raises into whoever tells an event, never waits on the event loop, and
+shows no URL.
 """
 
 import asyncio
@@ -50,19 +51,26 @@ class _Box:
         self.is_checked = False
         # Deliveries that have not come to an end, those included that are no longer waited for.
         self.running = 0
-        # Of the message on its way; cleared by `drop`.
+        # Since a message was last delivered or given up; cleared by `drop`. Every try has a message of its own, the last is kept.
         self.message: Message | None = None
         self.tries = 0
-        self.taken_at_s = 0.0
+        self.began_at_s = 0.0
+        self.failed_at_s = 0.0
         self.next_try_at_s = 0.0
         self.try_began_at_s: float | None = None
 
-    def take(self, message: Message, now_s: float) -> None:
-        """Have a message to deliver, at once."""
-        self.message, self.tries, self.taken_at_s, self.next_try_at_s = message, 0, now_s, now_s
+    @property
+    def is_retrying(self) -> bool:
+        """Whether a try has failed, and a further one is to come."""
+        return self.tries > 0 and self.try_began_at_s is None
+
+    def is_busy(self, now_s: float) -> bool:
+        """Whether no try may begin now."""
+        is_early = self.is_retrying and now_s < self.next_try_at_s
+        return self.try_began_at_s is not None or is_early or self.running >= _HANGING_MAX
 
     def drop(self) -> None:
-        """Have none any more."""
+        """Have nothing to deliver any more."""
         self.message, self.tries, self.try_began_at_s = None, 0, None
 
 
@@ -146,15 +154,20 @@ class Alerts:
                 # At once, and not when it is needed: a wrong URL is found by day, and the memory is there by night.
                 box.is_checked = True
                 self._look_at(box)
-            self._go_on(box, now_s)
-        wall_s = self._wall()
-        here = time.localtime(wall_s)
-        day_s = here.tm_hour * 3600 + here.tm_min * 60 + here.tm_sec + wall_s % 1.0
-        busy = {index for index, box in enumerate(self._boxes) if box.message is not None}
+            if box.message is not None and box.try_began_at_s is not None and now_s >= box.try_began_at_s + DELIVERY_S_MAX:
+                self._fail(box, box.message, _LATE, now_s)
+        day_s = _second_of_day(self._wall())
+        for index, box in enumerate(self._boxes):
+            if box.is_retrying and self._desk.is_pressing(index, now_s, day_s):
+                # A channel that fails for long is tried rarely; what needs a person does not wait for that.
+                box.next_try_at_s = min(box.next_try_at_s, box.failed_at_s + BACKOFF_S)
+        busy = {index for index, box in enumerate(self._boxes) if box.is_busy(now_s)}
         for message in self._desk.due(now_s, day_s, busy):
-            box = self._boxes[message.channel]
-            box.take(message, now_s)
-            self._try(box, now_s)
+            self._try(self._boxes[message.channel], message, now_s)
+        for index, box in enumerate(self._boxes):
+            if box.is_retrying and not self._desk.has_news(index, now_s, day_s):
+                # What could not be told is no news any more.
+                box.drop()
         for event, error in self._desk.take_faults():
             # The fault is ours and is logged with its traceback (library.complained); the other alerts go on.
             logging.getLogger(__name__).error("an alert of %s could not be written", event, exc_info=error)
@@ -167,9 +180,9 @@ class Alerts:
                 "name": box.name,
                 "sent": box.sent,
                 "failed": box.failed,
-                "pending": int(box.message is not None),
+                "pending": int(box.tries > 0),
                 "last_error": box.last_error,
-                "next_try_in_s": round(max(0.0, box.next_try_at_s - now_s), 3) if box.message is not None else None,
+                "next_try_in_s": round(max(0.0, box.next_try_at_s - now_s), 3) if box.tries > 0 else None,
             }
             for box in self._boxes
         ]
@@ -202,19 +215,10 @@ class Alerts:
 
     # --- one message
 
-    def _go_on(self, box: _Box, now_s: float) -> None:
-        if box.message is None:
-            return
-        if box.try_began_at_s is not None:
-            if now_s >= box.try_began_at_s + DELIVERY_S_MAX:
-                self._fail(box, _LATE, now_s)
-        elif now_s >= box.next_try_at_s and box.running < _HANGING_MAX:
-            self._try(box, now_s)
-
-    def _try(self, box: _Box, now_s: float) -> None:
-        message = box.message
-        if message is None:
-            return
+    def _try(self, box: _Box, message: Message, now_s: float) -> None:
+        if not box.tries:
+            box.began_at_s = box.next_try_at_s = now_s
+        box.message = message
         box.tries += 1
         box.running += 1
         box.try_began_at_s = now_s
@@ -222,35 +226,39 @@ class Alerts:
 
         def end(words: str) -> None:
             box.running -= 1
-            if box.message is message:
-                self._end(box, number, words)
+            if not words:
+                self._deliver(box, message, number)
+            elif box.message is message and box.try_began_at_s is not None:
+                self._fail(box, message, words, self._clock())
             self._delivered.set()
 
         url = box.channel.url
         self._in_thread(url, partial(self._notify, url, message.subject, message.body, message.severity), end)
 
-    def _end(self, box: _Box, number: int, words: str) -> None:
-        """Take the end of one try, which may come after it was counted as failed."""
-        if words:
-            if number == box.tries and box.try_began_at_s is not None:
-                self._fail(box, words, self._clock())
+    def _deliver(self, box: _Box, message: Message, number: int) -> None:
+        """Take that a try has succeeded, which may come after it was counted as failed and a further one has begun."""
+        if not self._desk.keep(message):
             return
-        message, tries = box.message, box.tries
         box.sent += 1
         box.last_error = ""
-        box.drop()
-        self._tell("alert.delivered", {"channel": box.name, "events": list(message.events) if message else [], "tries": tries})
+        if box.message is message:
+            box.drop()
+        self._tell("alert.delivered", {"channel": box.name, "events": list(message.events), "tries": number})
 
-    def _fail(self, box: _Box, words: str, now_s: float) -> None:
+    def _fail(self, box: _Box, message: Message, words: str, now_s: float) -> None:
         box.failed += 1
         box.last_error = words
         box.try_began_at_s = None
+        box.failed_at_s = now_s
         box.next_try_at_s = now_s + min(BACKOFF_S_MAX, BACKOFF_S * 2.0 ** min(box.tries - 1, 10))
-        is_given_up = now_s >= box.taken_at_s + GIVE_UP_S
+        is_given_up = now_s >= box.began_at_s + GIVE_UP_S
         if box.tries == 1 or is_given_up:
             self._tell("alert.failed", {"channel": box.name, "reason": words, "tries": box.tries, "dropped": is_given_up})
         if is_given_up:
+            self._desk.keep(message)
             box.drop()
+        else:
+            self._desk.take_back(message)
 
     def _look_at(self, box: _Box) -> None:
         def end(words: str) -> None:
@@ -281,6 +289,12 @@ class Alerts:
 
 
 _LATE: Final = f"it was not delivered within {DELIVERY_S_MAX:.0f} s"
+
+
+def _second_of_day(wall_s: float) -> float:
+    """Return the seconds since local midnight."""
+    here = time.localtime(wall_s)
+    return here.tm_hour * 3600 + here.tm_min * 60 + here.tm_sec + wall_s % 1.0
 
 
 def _settle(end: "asyncio.Future[str]") -> Callable[[str], None]:

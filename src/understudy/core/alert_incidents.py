@@ -69,11 +69,21 @@ class Told:
     worthy: int = 0
     at_s: float = float("-inf")
 
+    def become(self, other: "Told") -> None:
+        """Be what `other` is."""
+        self.is_on, self.is_flapping, self.severity = other.is_on, other.is_flapping, other.severity
+        self.worthy, self.at_s = other.worthy, other.at_s
+
 
 class Incident:
-    """What is so. `worthy` counts what was worth telling when it was over; `end_event` names the end."""
+    """What is so. `worthy` counts what was worth telling when it was over; `end_event` names the end.
 
-    __slots__ = ("alert", "changed_s", "cost", "counts", "end_event", "ended_s", "is_on", "recent", "since_s", "worthy")
+    `since_s` is when it began, `turned_s` when it became what `alert` says, which may be worse than what it began with.
+    """
+
+    __slots__ = (
+        *("alert", "changed_s", "cost", "counts", "end_event", "ended_s", "is_on", "recent", "since_s", "turned_s", "worthy"),
+    )
 
     def __init__(self, alert: Alert) -> None:
         self.alert = alert
@@ -81,7 +91,7 @@ class Incident:
         self.is_on = False
         self.worthy = 0
         # Loop time.
-        self.since_s = self.changed_s = 0.0
+        self.since_s = self.turned_s = self.changed_s = 0.0
         self.ended_s = float("-inf")
         self.recent: deque[float] = deque(maxlen=_RECENT_MAX)
         # Totals when it began, and what it cost by its end.
@@ -91,7 +101,7 @@ class Incident:
     def begin(self, alert: Alert, now_s: float, counts: Cost | None) -> None:
         """Hear that it began, went on or got worse, or happened once more."""
         if alert.phase is Phase.HAPPENS:
-            self.alert, self.since_s, self.changed_s = alert, now_s, now_s
+            self.alert, self.since_s, self.turned_s, self.changed_s = alert, now_s, now_s, now_s
             self.worthy += 1
             self.recent.append(now_s)
             return
@@ -99,13 +109,15 @@ class Incident:
             # A further try does not make a failed restart better; whatever is as bad or worse is the latest news.
             if RANK[alert.severity] >= RANK[self.alert.severity]:
                 if alert.event != self.alert.event:
-                    self.changed_s = now_s
+                    self.changed_s = self.turned_s = now_s
                 self.alert = alert
             return
         if now_s < self.ended_s + END_SETTLE_S:
             self.worthy -= self._is_worthy()
+            if alert.event != self.alert.event:
+                self.turned_s = now_s
         else:
-            self.since_s, self.counts = now_s, counts
+            self.since_s, self.turned_s, self.counts = now_s, now_s, counts
         self.alert, self.is_on, self.changed_s = alert, True, now_s
         self.recent.append(now_s)
 
@@ -184,7 +196,7 @@ class Want:
     def note(self, now_s: float, day_s: float) -> Note:
         """Return what the writer needs; `day_s` are the seconds from local midnight to `now_s`."""
         incident, alert = self.incident, self.incident.alert
-        since_s, until_s, times = incident.since_s, now_s, 1
+        since_s, until_s, times = incident.turned_s, now_s, 1
         if self.saying in (Saying.ENDED, Saying.WAS):
             until_s = incident.ended_s
         if self.saying in (Saying.WAS, Saying.HAPPENED):

@@ -1,21 +1,31 @@
 """Write one message out of what is to be told: subject and body, in the channel's language.
 
 Called by core.alerting. The words are those of core.alert_words; a line of theirs is left out where the facts do not fill it.
+Reasons come in English from whoever found them and are put into the channel's language by core.alert_reasons.
 Pure; decides neither when nor to whom something is told.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from string import Formatter
 from types import MappingProxyType
 from typing import Final
 
+from understudy.core.alert_reasons import reason_in
 from understudy.core.alert_words import PHRASES, SENTENCES, TESTS, TEXTS, UNITS, Saying
 from understudy.core.upkeep import Language, Severity
 
 # A phone shows that many lines at a glance; a rack may have more.
 NOTES_MAX: Final = 12
 _NAMES_MAX: Final = 4
+# What a person may do, in a message about several.
+_MAY_MAX: Final = 3
+# Facts that are reasons in words.
+_REASONS: Final = frozenset({"reason", "detail", "mistakes"})
+_LASTING: Final = frozenset({Saying.BEGAN, Saying.REMINDS})
+_STILL_DOWN: Final = "backend.down"
+# What says of a backend that is down all the more.
+_GRAVER: Final = frozenset({"restart.failed", "restart.gave_up"})
 # How much each severity matters, as a number.
 RANK: Final = MappingProxyType({severity: rank for rank, severity in enumerate(Severity)})
 
@@ -52,8 +62,11 @@ class _Facts(dict[str, str]):
 
 
 def write(notes: Sequence[Note], language: Language) -> tuple[str, str]:
-    """Return subject and body of one message about all `notes`, the most important first."""
-    shown = sorted(notes, key=lambda note: -RANK[note.severity])
+    """Return subject and body of one message about all `notes`, the most important first.
+
+    That a backend is down is left out where it is told that restarting it failed or was given up.
+    """
+    shown = [_in(language, note) for note in sorted(_joined(notes), key=lambda note: -RANK[note.severity])]
     subject = _subject(shown, language)
     if len(shown) == 1:
         return subject, "\n".join([_sentence(shown[0], language), *_below(shown[0], language)])
@@ -62,7 +75,7 @@ def write(notes: Sequence[Note], language: Language) -> tuple[str, str]:
     if len(shown) > NOTES_MAX:
         lines.append(phrases["more"].format(count=len(shown) - NOTES_MAX))
     cost = next((note.cost for note in shown if note.cost is not None and _is_over(note)), None)
-    return subject, "\n".join([*lines, *_cost(cost, language)])
+    return subject, "\n".join([*lines, *_cost(cost, language), *_all_may(shown, language)])
 
 
 def write_test(channel: str, language: Language) -> tuple[str, str]:
@@ -85,6 +98,17 @@ def duration(seconds: float, language: Language) -> str:
         return f"{hours} {hour} {minutes} {minute}" if minutes else f"{hours} {hour}"
     days, hours = divmod(hours, 24)
     return f"{days} {day} {hours} {hour}" if hours else f"{days} {day}"
+
+
+def _joined(notes: Sequence[Note]) -> list[Note]:
+    """Return the notes with one only of a backend that is down and whose restart does not help."""
+    graver = {note.who for note in notes if note.event in _GRAVER and not _is_over(note)}
+    return [note for note in notes if not (note.who in graver and note.event == _STILL_DOWN and note.saying in _LASTING)]
+
+
+def _in(language: Language, note: Note) -> Note:
+    facts = {name: reason_in(language, fact) if name in _REASONS else fact for name, fact in note.facts.items()}
+    return replace(note, facts=facts)
 
 
 def _is_over(note: Note) -> bool:
@@ -116,6 +140,7 @@ def _sentence(note: Note, language: Language) -> str:
         "who": words.who.format(who=note.who),
         "on": words.on,
         "off": words.off,
+        "lasts": words.lasts,
         "state": words.on if note.is_on else words.off,
         "since": note.since,
         "lasted": duration(note.lasted_s, language),
@@ -131,7 +156,22 @@ def _below(note: Note, language: Language) -> list[str]:
     if _is_over(note):
         return _cost(note.cost, language)
     facts = {**note.facts, "who": note.who}
-    return [line.format_map(facts) for line in TEXTS[language][note.event].lines if _fills(line, facts)]
+    lines = [line.format_map(facts) for line in TEXTS[language][note.event].lines if _fills(line, facts)]
+    return [*lines, *_may(note, language)]
+
+
+def _may(note: Note, language: Language) -> list[str]:
+    """Return the line that says what a person may do."""
+    words = TEXTS[language][note.event].may
+    facts = {"who": note.who}
+    return [PHRASES[language]["may"].format(may=words.format_map(facts))] if words and _fills(words, facts) else []
+
+
+def _all_may(notes: Sequence[Note], language: Language) -> list[str]:
+    """Return what a person may do about those that need one, each line once."""
+    pressing = [note for note in notes if note.severity is Severity.ERROR and not _is_over(note)]
+    lines = dict.fromkeys(line for note in pressing for line in _may(note, language))
+    return list(lines)[:_MAY_MAX]
 
 
 def _fills(line: str, facts: Mapping[str, str]) -> bool:
@@ -140,7 +180,7 @@ def _fills(line: str, facts: Mapping[str, str]) -> bool:
 
 def _aside(note: Note, language: Language) -> str:
     reason = note.facts.get("reason", "")
-    return f" {str(PHRASES[language]['why']).format(reason=reason)}" if reason and not _is_over(note) else ""
+    return f" {PHRASES[language]['why'].format(reason=reason)}" if reason and not _is_over(note) else ""
 
 
 def _cost(cost: Cost | None, language: Language) -> list[str]:
@@ -149,4 +189,8 @@ def _cost(cost: Cost | None, language: Language) -> list[str]:
     phrases = PHRASES[language]
     if not cost.failed and not cost.moved:
         return [phrases["no_cost"]]
-    return [phrases["cost"].format(failed=cost.failed, moved=cost.moved)]
+    counted = {
+        name: phrases[f"{name}_{'none' if not count else 'one' if count == 1 else 'many'}"].format(count=count)
+        for name, count in (("failed", cost.failed), ("moved", cost.moved))
+    }
+    return [phrases["cost"].format_map(counted)]

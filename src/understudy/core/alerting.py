@@ -1,14 +1,16 @@
 """Decide what a person is told, and when: incidents out of log events, one message an incident.
 
 Called by controlplane.alerts. What a channel is told follows from what is so and what it was told last, so that nothing queues
-up: a channel that could not be told for hours hears once how things stand. Words are core.alert_words'. Pure: the caller passes
-now_s (seconds, loop time) and the minute of the local day. Never sends anything.
+up: a channel that could not be told for hours hears once how things stand, for a message that failed is taken back and composed
+anew. Words are core.alert_words'. Pure: the caller passes now_s (seconds, loop time) and the second of the local day. Never sends
+anything.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from understudy.core.alert_hearers import Hearer, Sending, pressing_of
 from understudy.core.alert_holds import RestartHolds
 from understudy.core.alert_incidents import Alert, Incident, Phase, Told, Want, want_of
 from understudy.core.alert_writing import RANK, Cost, Note, write
@@ -44,13 +46,14 @@ _OF_BACKENDS: Final = frozenset({"condition", "pace", "restart"})
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to be sent to the channel of that index."""
+    """What is to be sent to the channel of that index; `sending` is the desk's own note of it."""
 
     channel: int
     subject: str
     body: str
     severity: Severity
     events: tuple[str, ...]
+    sending: Sending = field(repr=False, compare=False)
 
 
 _INFO, _WARNING, _ERROR = Severity.INFO, Severity.WARNING, Severity.ERROR
@@ -116,14 +119,12 @@ class AlertDesk:
     """Keeps the incidents and what every channel knows of them; both bounded."""
 
     def __init__(self, channels: tuple[AlertChannel, ...]) -> None:
-        self._channels = channels
         self._incidents: dict[tuple[str, str], Incident] = {}
         self._holds = RestartHolds(self._incidents)
         # What could not be written, each incident once; taken by whoever has a log.
         self._faulty: set[tuple[str, str]] = set()
         self._faults: list[tuple[str, Exception]] = []
-        self._told: list[dict[tuple[str, str], Told]] = [{} for _ in channels]
-        self._last_message_at_s = [float("-inf")] * len(channels)
+        self._hearers = [Hearer(channel) for channel in channels]
 
     def __len__(self) -> int:
         """Return how many incidents last."""
@@ -131,14 +132,18 @@ class AlertDesk:
 
     def set_channels(self, channels: tuple[AlertChannel, ...]) -> None:
         """Take other channels; what one of the same URL was told stays known, a new one hears of what lasts and is to come."""
-        known = {channel.url: index for index, channel in enumerate(self._channels)}
-        # A URL that stands twice is two channels, of which the second begins anew.
-        old = [known.pop(channel.url, None) for channel in channels]
+        known = {hearer.channel.url: hearer for hearer in self._hearers}
         past = {key: incident.worthy for key, incident in self._incidents.items()}
-        new = ({key: Told(worthy=worthy) for key, worthy in past.items()} if index is None else {} for index in old)
-        self._told = [fresh if index is None else self._told[index] for index, fresh in zip(old, new, strict=True)]
-        self._last_message_at_s = [float("-inf") if index is None else self._last_message_at_s[index] for index in old]
-        self._channels = channels
+        hearers = []
+        for channel in channels:
+            # A URL that stands twice is two channels, of which the second begins anew.
+            hearer = known.pop(channel.url, None)
+            if hearer is None:
+                hearer = Hearer(channel)
+                hearer.told = {key: Told(worthy=worthy) for key, worthy in past.items()}
+            hearer.channel = channel
+            hearers.append(hearer)
+        self._hearers = hearers
 
     def retain(self, names: Collection[str]) -> None:
         """Forget the incidents of backends that are no longer among `names`."""
@@ -164,29 +169,44 @@ class AlertDesk:
             incident.begin(alert, now_s, counts)
 
     def due(self, now_s: float, day_s: float, busy: Collection[int] = ()) -> list[Message]:
-        """Return what is to be sent now, at most one message a channel; channels in `busy` still have one to deliver."""
+        """Return what is to be sent now, at most one message a channel, and none to those in `busy`.
+
+        What they tell counts as told until `take_back`.
+        """
         for who in self._holds.take_called_off(now_s):
             if ("restart", who) in self._incidents:
                 self._forget(("restart", who))
         for key, incident in list(self._incidents.items()):
-            if incident.is_past([told[key] for told in self._told if key in told], now_s):
+            # What is on its way may be taken back, and be news again.
+            is_open = any(hearer.is_being_told(key) for hearer in self._hearers)
+            if not is_open and incident.is_past([each.told[key] for each in self._hearers if key in each.told], now_s):
                 self._forget(key)
         messages = []
-        for index, channel in enumerate(self._channels):
-            wants = [] if index in busy else self._ripe(index, channel, now_s, day_s)
-            notes = [self._note(want, channel.language, now_s, day_s) for want in wants]
-            # What cannot be written counts as told, or it would hold up all the others for as long as it lasts.
-            shown = [note for note in notes if note is not None]
-            for want in wants:
-                want.mark(now_s)
-            wants = [want for want, note in zip(wants, notes, strict=True) if note is not None]
-            if not wants:
-                continue
-            subject, body = write(shown, channel.language)
-            worst = max((want.severity for want in wants), key=RANK.__getitem__)
-            messages.append(Message(index, subject, body, worst, tuple(dict.fromkeys(want.event for want in wants))))
-            self._last_message_at_s[index] = now_s
+        for index, hearer in enumerate(self._hearers):
+            message = None if index in busy else self._compose(index, hearer, now_s, day_s)
+            if message is not None:
+                messages.append(message)
         return messages
+
+    def keep(self, message: Message) -> bool:
+        """Hear that a message has arrived, maybe after it was taken back, or is given up: what it tells is told.
+
+        Returns False where a newer message to the same channel has arrived before.
+        """
+        return message.sending.hearer.keep(message.sending)
+
+    def take_back(self, message: Message) -> None:
+        """Hear that a message did not arrive: what it tells is not told, and `due` composes anew of what is so then."""
+        message.sending.hearer.take_back(message.sending)
+
+    def has_news(self, index: int, now_s: float, day_s: float) -> bool:
+        """Whether that channel has yet to be told something, now or soon."""
+        return bool(self._wants(self._hearers[index], now_s, day_s))
+
+    def is_pressing(self, index: int, now_s: float, day_s: float) -> bool:
+        """Whether that channel is to be told now what needs a person, and the last message that failed did not say so."""
+        hearer = self._hearers[index]
+        return bool(pressing_of(self._ripe(hearer, now_s, day_s)) - hearer.pressed)
 
     def take_faults(self) -> list[tuple[str, Exception]]:
         """Return the alert events that could not be written since, and why; every incident is among them once."""
@@ -210,10 +230,29 @@ class AlertDesk:
         self._faulty.discard(key)
         if key[0] == "restart":
             self._holds.forget(key[1])
-        for told in self._told:
-            told.pop(key, None)
+        for hearer in self._hearers:
+            hearer.forget(key)
 
     # --- channels
+
+    def _compose(self, index: int, hearer: Hearer, now_s: float, day_s: float) -> Message | None:
+        """Return a message of what is ripe, None where nothing is."""
+        language = hearer.channel.language
+        wants, shown = [], []
+        for want in self._ripe(hearer, now_s, day_s):
+            note = self._note(want, language, now_s, day_s)
+            if note is None:
+                # What cannot be written counts as told, or it would hold up all the others for as long as it lasts.
+                want.mark(now_s)
+            else:
+                wants.append(want)
+                shown.append(note)
+        if not wants:
+            return None
+        subject, body = write(shown, language)
+        worst = max((want.severity for want in wants), key=RANK.__getitem__)
+        events = tuple(dict.fromkeys(want.event for want in wants))
+        return Message(index, subject, body, worst, events, hearer.send(wants, now_s))
 
     def _note(self, want: Want, language: Language, now_s: float, day_s: float) -> Note | None:
         """Return what the writer needs, None where he could not write it."""
@@ -228,9 +267,9 @@ class AlertDesk:
             return None
         return note
 
-    def _ripe(self, index: int, channel: AlertChannel, now_s: float, day_s: float) -> list[Want]:
+    def _ripe(self, hearer: Hearer, now_s: float, day_s: float) -> list[Want]:
         """Return what goes into a message now; empty while there is nothing, or while more is about to come."""
-        wants = self._wants(index, channel, now_s, day_s)
+        wants = self._wants(hearer, now_s, day_s)
         ripe = [want for want in wants if want.ready_at_s <= now_s]
         if not ripe:
             return []
@@ -238,14 +277,15 @@ class AlertDesk:
         if is_more_coming and now_s < min(want.ready_at_s for want in ripe) + GATHER_S:
             return []
         gap_s = URGENT_GAP_S if any(want.severity is Severity.ERROR for want in ripe) else GAP_S
-        return ripe if now_s >= self._last_message_at_s[index] + gap_s else []
+        return ripe if now_s >= hearer.last_at_s + gap_s else []
 
-    def _wants(self, index: int, channel: AlertChannel, now_s: float, day_s: float) -> list[Want]:
+    def _wants(self, hearer: Hearer, now_s: float, day_s: float) -> list[Want]:
         """Return what this channel has yet to be told, ready or soon; what it did not ask for is marked as told."""
+        channel = hearer.channel
         rank_min = RANK[channel.quiet_below] if _is_quiet(channel, int(day_s // 60)) else 0
         wants = []
         for key, incident in self._incidents.items():
-            want = want_of(incident, self._told[index].setdefault(key, Told()), channel.repeat_s, now_s)
+            want = want_of(incident, hearer.told.setdefault(key, Told()), channel.repeat_s, now_s)
             if want is None or RANK[want.severity] < rank_min:
                 continue
             if not channel.events or not want.events.isdisjoint(channel.events):

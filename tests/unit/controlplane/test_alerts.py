@@ -80,6 +80,17 @@ class Stage:
         self.alerts.on_event("backend.went_down", DOWN)
         await self.pass_time(10.0)
 
+    async def failed(self, times: int) -> None:
+        """Wait until so many tries have failed on the first channel."""
+        async with asyncio.timeout(20):
+            while self.alerts.status()[0]["failed"] < times:
+                self.alerts._delivered.clear()
+                await self.alerts._delivered.wait()
+
+    def pause(self) -> float:
+        """Return the seconds to the first channel's next try."""
+        return float(self.alerts.status()[0]["next_try_in_s"])
+
     def names(self) -> list[str]:
         return [event for event, _ in self.told]
 
@@ -140,12 +151,94 @@ async def test_a_channel_that_was_out_of_reach_hears_how_things_stand_then() -> 
     stage.alerts.on_event("backend.went_up", DOWN)
     stage.refusals.clear()
     await stage.pass_time(60.0)
-    await stage.until(lambda: len(stage.sent) == 1)
     await stage.until(lambda: stage.names()[-1] == "alert.delivered")
+    await stage.pass_time(600.0)
+    ((_, subject, body),) = stage.sent
+    assert subject == "Understudy: gpu0 up"
+    assert body == "gpu0 was down for 10 s, since 23:58; it is up again.\nNo request failed meanwhile."
+
+
+async def test_what_was_not_worth_a_message_after_all_is_not_sent_late() -> None:
+    stage = Stage(BAD)
+    await stage.go_down()
+    await stage.until(lambda: bool(stage.told))
+    stage.alerts.on_event("backend.changed_duty", {"backend": "gpu0", "duty": "maintenance"})
+    stage.refusals.clear()
+    await stage.pass_time(60.0)
+    assert stage.alerts.status()[0]["pending"] == 0
+    await stage.pass_time(60.0)
+    assert (stage.sent, stage.names()) == ([], ["alert.failed"])
+
+
+async def test_what_needs_a_person_does_not_wait_until_a_failing_channel_is_tried_the_next_time() -> None:
+    stage = Stage(BAD)
+    await stage.go_down()
+    for tries in range(1, 7):
+        await stage.failed(tries)
+        await stage.pass_time(stage.pause())
+    await stage.failed(7)
+    assert stage.pause() == BACKOFF_S_MAX
+    stage.alerts.on_event("pool.became_empty", {"backends": 2})
+    await stage.pass_time(5.0)
+    await stage.failed(8)
+    # It has been tried with that, and waits again.
+    assert stage.pause() == BACKOFF_S_MAX
+    await stage.pass_time(20.0)
+    assert stage.pause() == BACKOFF_S_MAX - 20.0
+    stage.refusals.clear()
+    stage.alerts.on_event("restart.gave_up", {**DOWN, "backend": "gpu1"})
     await stage.pass_time(1.0)
-    await stage.until(lambda: stage.names().count("alert.delivered") == 2)
-    assert [subject for _, subject, _ in stage.sent] == ["Understudy: gpu0 down", "Understudy: gpu0 up"]
-    assert "No request failed meanwhile." in stage.sent[1][2]
+    await stage.until(lambda: stage.names()[-1] == "alert.delivered")
+    assert stage.sent[0][1] == "Understudy: no backend can answer; gpu1 needs a person; gpu0 down"
+    assert stage.names() == ["alert.failed", "alert.delivered"]
+
+
+async def test_a_try_that_succeeds_while_a_further_one_is_on_its_way_is_not_told_a_third_time() -> None:
+    stage = Stage(GOOD)
+    first = stage.gates[GOOD.url] = threading.Event()
+    await stage.go_down()
+    await stage.pass_time(DELIVERY_S_MAX)
+    second = stage.gates[GOOD.url] = threading.Event()
+    await stage.pass_time(5.0)
+    first.set()
+    await stage.until(lambda: stage.names() == ["alert.failed", "alert.delivered"])
+    assert stage.alerts.status()[0]["pending"] == 1
+    stage.refusals[GOOD.url] = "it is broken"
+    second.set()
+    await stage.failed(2)
+    await stage.pass_time(600.0)
+    assert stage.alerts.status()[0]["pending"] == 0
+    assert [subject for _, subject, _ in stage.sent] == ["Understudy: gpu0 down"]
+
+
+async def test_a_try_that_ends_after_a_further_one_has_arrived_changes_nothing() -> None:
+    stage = Stage(GOOD)
+    first = stage.gates[GOOD.url] = threading.Event()
+    await stage.go_down()
+    await stage.pass_time(DELIVERY_S_MAX)
+    del stage.gates[GOOD.url]
+    await stage.pass_time(5.0)
+    await stage.until(lambda: stage.names() == ["alert.failed", "alert.delivered"])
+    stage.alerts._delivered.clear()
+    first.set()
+    await stage.alerts._delivered.wait()
+    assert stage.names() == ["alert.failed", "alert.delivered"]
+    assert (stage.alerts.status()[0]["sent"], stage.alerts.status()[0]["failed"]) == (1, 1)
+
+
+async def test_what_was_given_up_counts_as_told() -> None:
+    stage = Stage(BAD)
+    await stage.go_down()
+    await stage.failed(1)
+    await stage.pass_time(GIVE_UP_S)
+    await stage.until(lambda: stage.told[-1][1]["dropped"] is True)
+    stage.refusals.clear()
+    await stage.pass_time(60.0)
+    assert (stage.alerts.status()[0]["pending"], stage.sent) == (0, [])
+    stage.alerts.on_event("backend.went_up", DOWN)
+    await stage.pass_time(60.0)
+    await stage.until(lambda: stage.names()[-1] == "alert.delivered")
+    assert stage.sent[0][1] == "Understudy: gpu0 up"
 
 
 async def test_a_delivery_that_hangs_is_told_and_not_sent_twice_when_it_succeeds_late() -> None:

@@ -35,7 +35,7 @@ def test_a_crash_loop_is_told_when_it_fails_and_when_a_person_is_needed() -> Non
     assert play.wait(600) == []
     play.tell("restart.recovered")
     (message,) = play.wait(60)
-    assert message.subject == "Understudy: gpu0 running; gpu0 up"
+    assert message.subject == "Understudy: gpu0 running again; gpu0 up"
     assert "gpu0 is up again; it was down for 15 min, since 12:00." in message.body
     assert len(play.desk) == 0
 
@@ -86,7 +86,9 @@ def test_a_restart_that_takes_long_or_fails_is_told_with_what_it_is_for() -> Non
     play.tell("restart.started")
     play.wait(20)
     play.tell("restart.failed", next_in_s=30.0)
-    assert subjects(play.wait(1)) == ["gpu0 down; restart of gpu0 failed"]
+    (message,) = play.wait(1)
+    assert message.subject == "Understudy: restart of gpu0 failed"
+    assert message.events == ("backend.down", "restart.failed")
 
 
 def test_a_restart_that_is_called_off_holds_nothing_back() -> None:

@@ -117,3 +117,17 @@ def test_flapping_is_told_once_and_then_that_it_is_steady() -> None:
     assert (steady.saying, steady.note(141.0, 3600.0).is_on) == (Saying.STEADY, False)
     steady.mark(741.0)
     assert incident.is_past([told], 900.0)
+
+
+def test_what_got_worse_is_told_since_it_did() -> None:
+    failed = Alert("restart.failed", Phase.BEGINS, "restart", "gpu0", Severity.WARNING)
+    incident = Incident(failed)
+    incident.begin(failed, 0.0, None)
+    incident.begin(Alert("restart.gave_up", Phase.BEGINS, "restart", "gpu0", Severity.ERROR), 300.0, None)
+    want = want_of(incident, Told(), 0.0, 320.0)
+    assert want is not None
+    assert want.note(320.0, 3600.0).lasted_s == 20.0
+    incident.end(Alert("restart.succeeded", Phase.ENDS, "restart", "gpu0", Severity.INFO), 400.0, None)
+    want = want_of(incident, Told(is_on=True), 0.0, 410.0)
+    assert want is not None
+    assert want.note(410.0, 3600.0).lasted_s == 100.0

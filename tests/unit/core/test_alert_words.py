@@ -11,7 +11,7 @@ from understudy.core.upkeep import Language
 
 # Ends are told in the words of what they end.
 ENDS = {"backend.up", "pool.recovered", "restart.succeeded"}
-GIVEN = {"who", "on", "off", "since", "lasted", "times", "state"}
+GIVEN = {"who", "on", "off", "lasts", "since", "lasted", "times", "state"}
 
 
 def asked(text: str) -> set[str]:
@@ -19,7 +19,7 @@ def asked(text: str) -> set[str]:
 
 
 def texts_of(words: Words) -> list[str]:
-    return [words.title, words.over, words.who, words.on, words.off, words.told, *words.lines]
+    return [words.title, words.over, words.who, words.on, words.off, words.lasts, words.told, *words.lines, words.may]
 
 
 @pytest.mark.parametrize("language", Language)
@@ -58,3 +58,15 @@ def test_chinese_is_chinese_and_english_is_not() -> None:
     han = re.compile(r"[\u4e00-\u9fff]")
     assert all(han.search(line) for words in TEXTS[Language.CHINESE].values() for line in words.lines)
     assert not any(han.search(text) for words in TEXTS[Language.ENGLISH].values() for text in texts_of(words))
+
+
+def test_what_has_begun_has_a_verb_of_its_own_in_english() -> None:
+    for event, words in TEXTS[Language.ENGLISH].items():
+        assert bool(words.lasts) == bool(words.on), event
+        assert words.lasts.startswith("has been ") or words.lasts.endswith(",") or not words.on, event
+
+
+def test_what_a_person_may_do_is_said_in_both_languages_or_in_none() -> None:
+    for event, words in TEXTS[Language.ENGLISH].items():
+        assert bool(words.may) == bool(TEXTS[Language.CHINESE][event].may), event
+        assert not words.may.startswith("You may")

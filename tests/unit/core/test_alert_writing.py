@@ -2,12 +2,16 @@
 
 # ruff: noqa: RUF001  Chinese has punctuation of its own
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from understudy.core.alert_words import TEXTS, Saying
 from understudy.core.alert_writing import NOTES_MAX, Cost, Note, duration, write, write_test
 from understudy.core.upkeep import Language, Severity
 
+TOP = Path(__file__).parents[3]
 EN, ZH = Language.ENGLISH, Language.CHINESE
 
 
@@ -24,11 +28,16 @@ def test_a_backend_down_in_english() -> None:
     subject, body = write([down()], EN)
     assert subject == "Understudy: gpu0 down"
     assert body == (
-        "gpu0 is down since 03:12 (2 min).\n"
+        "gpu0 has been down since 03:12 (2 min).\n"
         "Why: refused the connection\n"
         "Done: it gets no request until it answers again.\n"
         "You may: look at its machine; understudy restart gpu0"
     )
+
+
+def test_the_message_in_the_docs_is_the_one_that_is_written() -> None:
+    subject, body = write([replace(down(), lasted_s=10.0)], EN)
+    assert f"```text\n{subject}\n\n{body}\n```" in (TOP / "docs" / "alerts.md").read_text(encoding="utf-8")
 
 
 def test_a_backend_down_in_chinese() -> None:
@@ -36,7 +45,7 @@ def test_a_backend_down_in_chinese() -> None:
     assert subject == "Understudy：gpu0 不可用"
     assert body == (
         "后端 gpu0 自 03:12 起不可用（已 2 分钟）。\n"
-        "原因：refused the connection\n"
+        "原因：拒绝连接\n"
         "已处理：恢复应答之前不再接收请求。\n"
         "可以：检查该机器；understudy restart gpu0"
     )
@@ -55,9 +64,76 @@ def test_several_are_one_message_that_names_them_with_the_worst_first() -> None:
     subject, body = write([*(down(f"gpu{index}") for index in range(8)), empty()], EN)
     assert subject == "Understudy: no backend can answer; gpu0, gpu1, gpu2, gpu3 +4 down"
     lines = body.split("\n")
-    assert lines[0] == "The pool is empty since 03:12 (6 s)."
-    assert lines[1] == "gpu0 is down since 03:12 (2 min). Why: refused the connection"
-    assert len(lines) == 9
+    assert lines[0] == "The pool has been empty since 03:12 (6 s)."
+    assert lines[1] == "gpu0 has been down since 03:12 (2 min). Why: refused the connection"
+    assert len(lines) == 10
+    assert lines[-1] == "You may: understudy status says why for each"
+
+
+def given_up(name: str = "gpu0", saying: Saying = Saying.BEGAN) -> Note:
+    return Note(saying, "restart.gave_up", Severity.ERROR, who=name, facts={"reason": "x"}, since="03:12", lasted_s=5.0)
+
+
+def test_a_backend_that_is_down_and_given_up_is_told_as_one() -> None:
+    subject, body = write([down(), given_up()], EN)
+    assert subject == "Understudy: gpu0 needs a person"
+    assert body.split("\n") == [
+        "gpu0 is not restarted any more, since 03:12 (5 s).",
+        "Why: x",
+        "Done: every restart that the file allows.",
+        "You may: mend it, then understudy restart gpu0",
+    ]
+    assert write([down(saying=Saying.REMINDS), given_up(saying=Saying.REMINDS)], EN)[0] == subject
+
+
+def test_one_backend_that_is_given_up_hides_no_other_and_no_recovery() -> None:
+    assert write([down("gpu1"), given_up()], EN)[0] == "Understudy: gpu0 needs a person; gpu1 down"
+    ended = [down(saying=Saying.ENDED), given_up(saying=Saying.ENDED)]
+    assert write(ended, EN)[0] == "Understudy: gpu0 running again; gpu0 up"
+
+
+def test_several_say_below_what_to_do_about_those_that_need_a_person_each_once() -> None:
+    notes = [down("gpu9"), empty(), *(given_up(f"gpu{index}") for index in range(4)), given_up("gpu0", Saying.REMINDS)]
+    lines = write(notes, EN)[1].split("\n")
+    assert [line for line in lines if line.startswith("You may")] == lines[-3:]
+    assert lines[-3:] == [
+        "You may: understudy status says why for each",
+        "You may: mend it, then understudy restart gpu0",
+        "You may: mend it, then understudy restart gpu1",
+    ]
+    assert "You may" not in write([down("gpu0"), down("gpu1")], EN)[1]
+    assert "You may" not in write([given_up(saying=Saying.ENDED), down("gpu1")], EN)[1]
+
+
+@pytest.mark.parametrize(
+    ("cost", "english", "chinese"),
+    [
+        (Cost(1, 1), "Meanwhile 1 request failed and 1 was saved by another backend.", "其间 1 个请求失败，1 个由其他后端接续。"),
+        (
+            Cost(0, 2),
+            "Meanwhile no request failed and 2 were saved by another backend.",
+            "其间没有请求失败，2 个由其他后端接续。",
+        ),
+        (
+            Cost(3, 0),
+            "Meanwhile 3 requests failed and none was saved by another backend.",
+            "其间 3 个请求失败，没有请求由其他后端接续。",
+        ),
+    ],
+)
+def test_a_cost_is_counted_as_people_count(cost: Cost, english: str, chinese: str) -> None:
+    ended = down(saying=Saying.ENDED, cost=cost)
+    assert write([ended], EN)[1].split("\n")[1] == english
+    assert write([ended], ZH)[1].split("\n")[1] == chinese
+
+
+@pytest.mark.parametrize("event", ["restart.failed", "restart.gave_up"])
+def test_a_backend_that_was_mended_by_hand_runs_again_and_was_not_restarted(event: str) -> None:
+    ended = Note(Saying.ENDED, event, Severity.ERROR, who="a", since="21:08", lasted_s=60.0)
+    assert write([ended], EN)[1].startswith("a is running again; it was ")
+    subject, body = write([ended], ZH)
+    assert subject == "Understudy：a 已恢复运行"
+    assert body.startswith("后端 a 已恢复运行；自 21:08 起")
 
 
 def test_a_long_list_is_cut_with_a_count() -> None:
@@ -68,7 +144,7 @@ def test_a_long_list_is_cut_with_a_count() -> None:
 def test_a_line_that_the_facts_do_not_fill_is_left_out() -> None:
     note = Note(Saying.BEGAN, "slo.broken", Severity.WARNING, who="errors", since="03:12")
     assert write([note], EN)[1].split("\n") == [
-        "The promise errors is broken since 03:12 (0 s).",
+        "The promise errors has been broken since 03:12 (0 s).",
         "You may: understudy status says where the time goes",
     ]
 
@@ -93,7 +169,7 @@ def test_a_moment_that_came_often_is_told_once() -> None:
     )
     subject, body = write([note], EN)
     assert subject == "Understudy: green active"
-    assert body.startswith("green takes the new conversations since 03:12 (was blue). (4 times)")
+    assert body.startswith("New conversations have gone to green since 03:12 (before: blue). (4 times)")
 
 
 @pytest.mark.parametrize("language", Language)
