@@ -11,7 +11,8 @@ from random import Random
 
 import pytest
 
-from understudy.core.degradation import Degradation, Grade, Measured
+from understudy.core.degradation import Degradation, Grade
+from understudy.core.usual_pace import Measured
 
 ANSWERS_TO_KNOW_IT = 1500
 FALL = 0.2
@@ -70,8 +71,9 @@ def answers(machine: Machine, random: Random, count: int, start_s: float = 0.0) 
                 prompt_bytes,
                 first_s * random.lognormvariate(0.0, machine.first_sigma),
                 speed * random.lognormvariate(0.0, machine.speed_sigma),
-                float(load),
-                writing,
+                waiting_load=float(load),
+                writing_load=writing,
+                writers=writing,
             ),
             now_s,
         )

@@ -12,10 +12,11 @@ from typing import Final
 
 from understudy.controlplane.means import Proof
 from understudy.controlplane.publisher import Publisher
-from understudy.core.degradation import Degradation, Grade, Measured
+from understudy.core.degradation import Degradation, Grade
 from understudy.core.shortlist import is_usable
 from understudy.core.snapshot import Duty, Target
 from understudy.core.tally import Tally
+from understudy.core.usual_pace import Measured
 
 # Between two trials.
 PAUSE_S: Final = 60.0

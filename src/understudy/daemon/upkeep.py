@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from understudy.daemon.wiring import Daemon
     from understudy.dataplane.gauge import Gauge
 
-# With fewer there is nobody to be used before one that is degraded.
-BACKENDS_COMPARED_MIN = 2
-
 
 class Upkeep:
     """Each part is None until the file asks for it.
@@ -142,8 +139,7 @@ class Upkeep:
             self._make_restarts()
         elif self.supervisor is not None:
             self.supervisor.on_plan()
-        is_watched = self.tokens is not None or self.alerts is not None
-        if is_watched and len(plan.backends) >= BACKENDS_COMPARED_MIN and self.degradation is None:
+        if (self.tokens is not None or self.alerts is not None) and self.degradation is None:
             # Where nobody is told and nothing restarted, to be used last is not worth the looking.
             self._make_degradation()
         if any(backend.warm.models for backend in plan.backends) and self.warmer is None:
@@ -216,7 +212,7 @@ class Upkeep:
         daemon = self._daemon
         prove = self.tokens.try_token if self.tokens is not None else None
         self.degradation = DegradationWatch(daemon.publisher, daemon.tally, daemon.tell, daemon.clock, prove=prove)
-        self._gauge = Gauge(daemon.tally, self.degradation.hear)
+        self._gauge = Gauge(self.degradation.hear)
         daemon.relay.gauges += (self._gauge,)
 
     def _make_warmer(self) -> None:

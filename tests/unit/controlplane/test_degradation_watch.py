@@ -10,10 +10,11 @@ from support.targets import UP, target
 from understudy.controlplane.degradation_watch import PAUSE_S, UNTRIED_S_MAX, DegradationWatch
 from understudy.controlplane.means import Proof
 from understudy.controlplane.publisher import Publisher
-from understudy.core.degradation import Grade, Measured
+from understudy.core.degradation import Grade
 from understudy.core.health import Seen
 from understudy.core.snapshot import Duty, EngineKind, Published, RoutingPlan, RoutingSnapshot, Target
 from understudy.core.tally import Tally
+from understudy.core.usual_pace import Measured
 from understudy.engines import Finding
 
 USUAL = Measured("m", prompt_bytes=1000, first_content_s=1.0, speed=100.0)
@@ -87,7 +88,7 @@ def test_a_backend_that_became_slow_is_used_last_and_that_is_said_once() -> None
     play.answer(SLOW, 20)
     assert (play.is_degraded, play.grade) == (True, Grade.DEGRADED)
     ((event, fields),) = play.told
-    words = "writes 20 bytes/s, 20% of its usual 100 (median of 16 answers)"
+    words = "writes 20 bytes/s, 20% of its usual 100 (median of 12 answers)"
     assert (event, fields) == ("backend.was_degraded", {"backend": "gpu0", "reason": words, "was": "suspicious"})
 
 

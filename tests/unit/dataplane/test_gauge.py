@@ -9,8 +9,8 @@ from support.continuing import broken, llamas, until_asked
 from support.stage import DONE, FINISH, OPENING, Stage, chat, delta, request
 from support.targets import UP, target
 from support.transports import settle
-from understudy.core.degradation import Measured
 from understudy.core.snapshot import Model, Target
+from understudy.core.usual_pace import Measured
 from understudy.dataplane.gauge import Gauge
 
 WORDS = "x" * 150
@@ -25,7 +25,7 @@ class Gauged(Stage):
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *pool: Target) -> None:
         super().__init__(monkeypatch, *(pool or (target(0),)))
         self.heard: list[tuple[str, Measured]] = []
-        self.gauge = Gauge(self.tally, lambda name, one: self.heard.append((name, one)))
+        self.gauge = Gauge(lambda name, one: self.heard.append((name, one)))
         self.relay.gauges = (self.gauge,)
 
     async def answer(self, first_s: float = 0.5, lasted_s: float = 2.0, text: str = WORDS) -> None:
@@ -77,14 +77,53 @@ async def test_what_ran_beside_an_answer_is_told_for_both_of_its_parts(monkeypat
     await stage.pass_time(1.0)
     first.feed(stream_head() + chunk(OPENING + delta(WORDS)))
     await settle()
-    await stage.answer(first_s=1.0, lasted_s=0.0)
+    await stage.answer(first_s=0.5, lasted_s=0.5)
     await stage.pass_time(1.0)
     first.feed(chunk(delta(WORDS)) + END)
     await settle()
     second, beside = (one for _, one in stage.heard)
-    assert (second.waiting_load, second.writing_load) == (2.0, 2.0)
-    # Of the two seconds in which the first one wrote, the second ran for one.
-    assert [beside.waiting_load, beside.writing_load] == pytest.approx([1.0, 1.5])
+    assert [second.waiting_load, second.writing_load, second.writers] == pytest.approx([2.0, 2.0, 2.0])
+    # Of the two seconds in which the first one wrote, the second ran for one, and wrote for half of it.
+    assert [beside.waiting_load, beside.writing_load, beside.writers] == pytest.approx([1.0, 1.5, 1.25])
+    # While the second wrote nobody waited, while the first did the second waited for half a second.
+    assert not second.stalls
+    assert [each[0] for each in beside.stalls] == pytest.approx([0.5])
+    assert beside.stalls[0][1] == beside.prompt_bytes
+
+
+async def test_of_those_that_wait_still_one_may_be_having_its_prompt_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Gauged(monkeypatch)
+    await stage.ask(chat())
+    engine = stage.engine(0)
+    await stage.pass_time(0.5)
+    engine.feed(stream_head() + chunk(OPENING + delta(WORDS)))
+    await settle()
+    for _ in range(3):
+        await stage.ask(chat())
+    await stage.pass_time(2.0)
+    engine.feed(chunk(delta(WORDS)) + END)
+    await settle()
+    ((_, one),) = stage.heard
+    assert (one.writing_load, one.writers, len(one.stalls)) == (4.0, 1.0, 1)
+
+
+async def test_how_often_a_backend_is_asked_is_counted_over_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Gauged(monkeypatch)
+    for _ in range(30):
+        await stage.answer(first_s=0.5, lasted_s=3.5)
+    assert stage.heard[-1][1].rate == pytest.approx(0.25, rel=0.1)
+
+
+async def test_pieces_are_counted_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token of one character is as much work as a long one."""
+    stage = Gauged(monkeypatch)
+    await stage.ask(chat())
+    await stage.pass_time(0.5)
+    await stage.say(0, stream_head() + chunk(OPENING + delta("7")))
+    await stage.pass_time(2.0)
+    await stage.say(0, chunk(delta("7") * 29) + END)
+    ((_, one),) = stage.heard
+    assert [one.speed, one.pieces_s, one.lasted_s] == pytest.approx([15.0, 15.0, 2.0])
 
 
 async def test_only_a_few_answers_a_second_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,183 @@
+"""What one backend usually does with one model: how fast it writes and how soon it begins, by the kind of answer.
+
+Kept by core.degradation. Pure and bounded. Compares like with like: prompts of like size, as many streams at once. Where none
+was learnt beside as many streams, those beside fewer still tell the least that is to be expected: however an engine shares itself
+out, all of its streams together are not written more slowly for being more.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import log2
+from statistics import median
+from typing import Final, NamedTuple
+
+from understudy.core.pace import Pace
+
+# Of each kind of answer so many are kept, and so many are needed to say what is usual.
+KEPT: Final = 48
+SPEEDS_MIN: Final = 12
+FIRSTS_MIN: Final = 20
+# Some 100 KiB a backend at most.
+KINDS_MAX: Final = 32
+# Answers of harder kinds stand in for a kind that is not known; much harder ones tell nothing.
+HARDER_MAX: Final = 4
+# With more streams than this beside it a first content may have waited for them.
+ALONE_MAX: Final = 1.25
+# Where others' prompts may have held up an answer for so much more of its time than usual, fewer streams tell nothing of it.
+STALLED_MAX: Final = 0.5
+# Written at less than this share of what fewer streams let expect, an answer is slow if as many requests a second say so, too.
+SHARED_OUT: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One good streamed answer.
+
+    `speed` is bytes of UTF-8 a second after the first content, `pieces_s` events with text a second, which is about a token
+    each: what is written may have short tokens, and an engine may put several into an event. Both are 0.0 where not measured, as
+    is `first_content_s` (seconds from sending the request). `lasted_s` is how long it was written.
+
+    `waiting_load` and `writing_load` are how many attempts the backend had at once, this one included, on an average until the
+    first content and from there on, `writers` how many of the latter were being written; `rate` is how many it got a second of
+    late. `stalls` are others whose prompts may have held this one up: for how many seconds at most, and their bytes.
+    """
+
+    model: str
+    prompt_bytes: int
+    first_content_s: float
+    speed: float
+    pieces_s: float = 0.0
+    lasted_s: float = 0.0
+    waiting_load: float = 1.0
+    writing_load: float = 1.0
+    writers: float = 1.0
+    rate: float = 0.0
+    stalls: tuple[tuple[float, int], ...] = ()
+
+
+class _Speed(NamedTuple):
+    """What one learnt answer says. `stalled` is the share of its time in which others' prompts may have held it up."""
+
+    speed: float
+    pieces_s: float
+    writers: float
+    stalled: float
+
+
+_Kinds = dict[tuple[int, int], deque[_Speed]]
+
+
+class UsualPace:
+    """What one model usually does on one backend."""
+
+    __slots__ = ("_by_load", "_by_rate", "_firsts", "_pace")
+
+    def __init__(self) -> None:
+        # Speeds by the size of the prompt and the load, or the rate; the kind that was learnt last stands behind.
+        self._by_load: _Kinds = {}
+        self._by_rate: _Kinds = {}
+        self._pace = Pace()
+        self._firsts = 0
+
+    def learn(self, one: Measured) -> None:
+        """Take an answer of good times."""
+        if one.speed > 0.0:
+            learnt = _Speed(one.speed, one.pieces_s, one.writers, self._stalled(one))
+            size = _size(one)
+            _keep(self._by_load, (size, _step(one.writing_load)), learnt)
+            if one.rate > 0.0:
+                _keep(self._by_rate, (size, _step(one.rate)), learnt)
+        if _is_alone(one):
+            self._pace.add(one.prompt_bytes, one.first_content_s)
+            self._firsts += 1
+
+    def share_of_speed(self, one: Measured) -> float | None:
+        """Return at which share of the speed that such an answer usually has at least it was written; None: that is not known.
+
+        By answers beside as many, else of the nearest kind with larger prompts or beside more, which are slower, if anything.
+        Else by those beside fewer: what they had together is shared out among those that are written now. That alone may hide
+        an engine that is slow and has more at once for that; so what it does at as many requests a second is looked at, too.
+        """
+        if one.speed <= 0.0:
+            return None
+        size = _size(one)
+        alike = _nearest(self._by_load, size, _step(one.writing_load))
+        if alike is not None:
+            return _share(one, alike, 1.0)
+        shared_out = self._share_of_fewer(one, size)
+        if shared_out is None or shared_out >= SHARED_OUT or one.rate <= 0.0:
+            return shared_out
+        as_often = _nearest(self._by_rate, size, _step(one.rate))
+        return shared_out if as_often is None else min(shared_out, _share(one, as_often, 1.0))
+
+    def _share_of_fewer(self, one: Measured, size: int) -> float | None:
+        stalled = self._stalled(one)
+        load = _step(one.writing_load)
+        shares = []
+        for (of_size, of_load), kept in self._by_load.items():
+            if not size <= of_size <= size + HARDER_MAX or of_load >= load or len(kept) < SPEEDS_MIN:
+                continue
+            going = 1.0 - max(0.0, stalled - median(each.stalled for each in kept))
+            if going < 1.0 - STALLED_MAX:
+                return None
+            part = min(1.0, median(each.writers for each in kept) / one.writers)
+            shares.append(_share(one, kept, part * going))
+        return min(shares, default=None)
+
+    def first_content_s(self, one: Measured) -> float | None:
+        """Return within how many seconds such an answer usually begins, None where that is not known."""
+        if self._firsts < FIRSTS_MIN or not _is_alone(one):
+            return None
+        return self._pace.expected_s(one.prompt_bytes)
+
+    def _stalled(self, one: Measured) -> float:
+        """Return for which share of its time others' prompts, taken at the usual pace, may have held up an answer."""
+        stalled_s = 0.0
+        for waited_s, prompt_bytes in one.stalls:
+            usual_s = self._pace.expected_s(prompt_bytes) if self._firsts >= FIRSTS_MIN else None
+            stalled_s += waited_s if usual_s is None else min(waited_s, usual_s)
+        return stalled_s / one.lasted_s if one.lasted_s > 0.0 else 0.0
+
+
+def _keep(kinds: _Kinds, kind: tuple[int, int], learnt: _Speed) -> None:
+    kept = kinds.pop(kind, None)
+    kinds[kind] = kept = deque(maxlen=KEPT) if kept is None else kept
+    kept.append(learnt)
+    if len(kinds) > KINDS_MAX:
+        del kinds[next(iter(kinds))]
+
+
+def _nearest(kinds: _Kinds, size: int, step: int) -> deque[_Speed] | None:
+    """Return the kind itself, else the nearest that is harder; None where none is known well enough."""
+    near = [
+        (of_size - size + of_step - step, kept)
+        for (of_size, of_step), kept in kinds.items()
+        if of_size >= size and of_step >= step and len(kept) >= SPEEDS_MIN
+    ]
+    harder, kept = min(near, key=lambda each: each[0], default=(HARDER_MAX + 1, None))
+    return kept if harder <= HARDER_MAX else None
+
+
+def _share(one: Measured, usual: Iterable[_Speed], part: float) -> float:
+    """Return the share of `part` of the usual speed, by whichever measure speaks for the answer."""
+    usual = tuple(usual)
+    shares = [one.speed / (part * median(each.speed for each in usual))]
+    pieces_s = median(each.pieces_s for each in usual)
+    if pieces_s > 0.0:
+        shares.append(one.pieces_s / (part * pieces_s))
+    return max(shares)
+
+
+def _is_alone(one: Measured) -> bool:
+    return one.first_content_s > 0.0 and one.waiting_load <= ALONE_MAX
+
+
+def _size(one: Measured) -> int:
+    """Tell prompts apart by factors of four from 4 KiB on."""
+    return max(0, (one.prompt_bytes.bit_length() - 11) // 2)
+
+
+def _step(load: float) -> int:
+    """Tell loads and rates apart by factors of 1.4, within which speeds hardly differ."""
+    return round(2 * log2(max(0.001, load)))
