@@ -280,21 +280,21 @@ def test_a_machine_that_sleeps_is_woken_when_it_is_wanted_and_not_otherwise(
 
 
 def test_a_promise_that_breaks_and_holds_again_is_told(tmp_path: Path, gpu0: ScriptedEngine) -> None:
-    wanted = {"slo": {"errors": "10%", "window": "1s"}, "failover": {"hold": "100ms"}}
+    wanted = {"slo": {"errors": "50%", "window": "10s"}, "failover": {"hold": "100ms"}}
     with upkeep_daemon(tmp_path, backend(gpu0, health={"max_fails": 0}), **wanted) as daemon:
         daemon.wait_condition("up")
         gpu0.always(whole(500, {"error": {"message": "no"}}))
         for _ in range(40):
             daemon.ask(body=chat())
         broken = daemon.wait_event("slo.was_broken", objective="errors")
-        assert broken["value"] > 0.1
+        assert broken["value"] > 0.5
         gpu0.always(None)
 
         def is_restored() -> bool:
             daemon.ask(body=chat())
             return bool(daemon.events("slo.was_restored", objective="errors"))
 
-        until(is_restored, "restored", timeout_s=15)
+        until(is_restored, "restored", timeout_s=40)
 
 
 def test_alerts_and_restarts_come_and_go_with_the_file(tmp_path: Path, gpu0: ScriptedEngine, mailman: Mailman) -> None:

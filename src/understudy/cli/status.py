@@ -21,6 +21,8 @@ _COLUMNS: tuple[str, ...] = (
 _COLOR_COLUMN = _COLUMNS.index("COLOR")
 _COUNTS = (("running", "running"), ("waiting", "waiting"), ("connections", "connections"))
 _MODELS_SHOWN = 3
+# What is promised (core.objectives, which need not be loaded for that).
+_SHARES, _SECONDS = ("errors", "gpu_busy"), ("p99_first_content",)
 _GREEN, _YELLOW, _RED, _BOLD, _RESET = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _CLEAR = "\x1b[H\x1b[2J"
 
@@ -138,14 +140,21 @@ def _broken_lines(status: dict[str, Any]) -> list[str]:
     lines = []
     for each in status.get("objectives") or ():
         if isinstance(each, dict) and each.get("broken"):
-            value, bound = _number(each.get("value")), _number(each.get("bound"))
-            lasted = duration(_number(each.get("broken_for_s")))
-            lines.append(f"slo {_text(each.get('objective'))}: {value:g} where {bound:g} is promised, for {lasted}")
+            objective, lasted = _text(each.get("objective")), duration(_number(each.get("broken_for_s")))
+            value, bound = (_measured(objective, _number(each.get(key))) for key in ("value", "bound"))
+            lines.append(f"slo {objective}: {value} where {bound} is promised, for {lasted}")
     return lines + [
         f"alerts to {_text(each.get('name'))} fail: {_text(each.get('last_error'))}"
         for each in status.get("alerts") or ()
         if isinstance(each, dict) and each.get("last_error")
     ]
+
+
+def _measured(objective: str, value: float) -> str:
+    """Return what is promised, or was found, as the file would say it; as a bare number where the promise is not known here."""
+    if objective in _SHARES:
+        return f"{100.0 * value:.4g}%"
+    return f"{value:.4g}s" if objective in _SECONDS else f"{value:g}"
 
 
 def _reload_words(last: object) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from understudy.config.quantities import Frequency
 from understudy.config.section import Section
-from understudy.config.values import Duration, PositiveDuration, ShareOrOff, Switch, WholeFromZero
+from understudy.config.values import Duration, PositiveDuration, Switch, WholeFromZero
 from understudy.config.values_upkeep import (
     AlertUrl,
     Argv,
@@ -21,8 +21,10 @@ from understudy.config.values_upkeep import (
     Mac,
     Often,
     Port,
+    PromiseOrOff,
     Quiet,
     Unit,
+    Window,
 )
 from understudy.core.upkeep import Language, RestartKind, RestartRules, Severity, Slo, WakeRules
 
@@ -117,11 +119,11 @@ class AlertSettings(Section):
 class SloSettings(Section):
     """What is promised to clients; that a promise is broken is an event."""
 
-    errors: ShareOrOff = Field(default=_SLO.errors, description="Largest share of exchanges that fail, such as 0.1%.")
+    errors: PromiseOrOff = Field(default=_SLO.errors, description="Largest share of exchanges that fail, such as 0.1%.")
     p99_first_content: DurationOrOff = Field(
         default=_SLO.p99_first_content_s, description="Longest time to the first content of 99 in 100 exchanges, such as 1s."
     )
-    gpu_busy: ShareOrOff = Field(
+    gpu_busy: PromiseOrOff = Field(
         default=_SLO.gpu_busy, description="Largest share of GPU time in use, such as 70%; needs metrics_url of a backend."
     )
-    window: PositiveDuration = Field(default=_SLO.window_s, description="The last exchanges and readings of this long count.")
+    window: Window = Field(default=_SLO.window_s, description="The last exchanges and readings of this long count; at least 10s.")

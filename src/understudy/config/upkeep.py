@@ -48,7 +48,10 @@ def upkeep_notes(settings: Settings) -> Iterator[str]:
     for index, alert in enumerate(settings.alerts):
         if not alert.url:
             yield f"alerts[{index}].url is empty, so this channel is left out"
-    if settings.slo.gpu_busy is not None and not any(backend.metrics_url for backend in settings.backends):
+    slo = settings.slo
+    if "window" in slo.model_fields_set and slo.errors is slo.p99_first_content is slo.gpu_busy is None:
+        yield "slo.window does nothing without a promise; want errors, p99_first_content or gpu_busy beside it"
+    if slo.gpu_busy is not None and not any(backend.metrics_url for backend in settings.backends):
         yield "slo.gpu_busy is never known, because no backend has a metrics_url"
 
 

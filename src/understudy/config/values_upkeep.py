@@ -19,14 +19,18 @@ from understudy.config.addresses import URL_PATTERN, read_full_url
 from understudy.config.quantities import (
     DURATION_PATTERN,
     FREQUENCY_PATTERN,
+    PART_PATTERN,
     Frequency,
     Unreadable,
+    read_duration,
     read_frequency,
     read_positive_duration,
+    read_share,
     read_whole,
     scalar_text,
     write_duration,
     write_frequency,
+    write_share,
 )
 from understudy.config.values import (
     FILLED,
@@ -68,6 +72,11 @@ ALERT_URL_WANTED: Final = "an Apprise URL, SCHEME://..., on one line of at most 
 TIME_PATTERN: Final = r"([01][0-9]|2[0-3]):[0-5][0-9]"
 QUIET_PATTERN: Final = rf"{TIME_PATTERN}-{TIME_PATTERN}"
 QUIET_WANTED: Final = "two different times of the day such as 22:00-07:00, or off"
+
+PROMISE_WANTED: Final = "a share below 100%, such as 1% or 0.01"
+# A shorter one hardly ever holds as many exchanges as it takes to tell (core.objectives.SAMPLES_MIN).
+WINDOW_S_MIN: Final = 10.0
+WINDOW_WANTED: Final = "at least 10s: a duration such as 5m"
 
 _HIDDEN: Final = "a value that is not shown"
 
@@ -199,6 +208,27 @@ def _write_generate(rules: GenerateRules) -> str:
     return write_duration(rules.every_s) if rules.when is GenerateWhen.EVERY else rules.when.value
 
 
+def _read_promise(value: object) -> float:
+    """Read a share that can be exceeded. Who writes 1 may mean one in a hundred."""
+    try:
+        share = read_share(value)
+    except Unreadable:
+        raise Unreadable(PROMISE_WANTED) from None
+    if share >= 1.0:
+        raise Unreadable(PROMISE_WANTED, f"{write_share(share)}, which can never be exceeded")
+    return share
+
+
+def _read_window(value: object) -> float:
+    try:
+        window_s = read_duration(value)
+    except Unreadable:
+        raise Unreadable(WINDOW_WANTED) from None
+    if window_s < WINDOW_S_MIN:
+        raise Unreadable(WINDOW_WANTED)
+    return window_s
+
+
 def _read_alert_url(value: object) -> str:
     text = scalar_text(value, ALERT_URL_WANTED)
     if text and (not re.fullmatch(ALERT_URL_PATTERN, text) or not text.isprintable() or len(text) > 4096):
@@ -301,6 +331,26 @@ DurationOrOff = Annotated[
     or_off(read_positive_duration),
     write_or_off(write_duration),
     WithJsonSchema({"anyOf": [{"enum": [OFF, False]}, *_DURATION_SCHEMAS, dict(FILLED)]}),
+]
+_PROMISE_SCHEMAS: Final = [
+    {"type": "number", "minimum": 0, "exclusiveMaximum": 1},
+    {"type": "string", "pattern": f"^({PART_PATTERN})$"},
+]
+PromiseOrOff = Annotated[
+    float | None,
+    or_off(_read_promise),
+    write_or_off(write_share),
+    WithJsonSchema({"anyOf": [{"enum": [OFF, False]}, *_PROMISE_SCHEMAS, dict(FILLED)]}),
+]
+_WINDOW_SCHEMAS: Final = [
+    {"type": "number", "minimum": WINDOW_S_MIN},
+    {"type": "string", "pattern": f"^({DURATION_PATTERN})$"},
+]
+Window = Annotated[
+    float,
+    PlainValidator(_read_window),
+    PlainSerializer(write_duration, return_type=str),
+    WithJsonSchema({"anyOf": [*_WINDOW_SCHEMAS, dict(FILLED)]}),
 ]
 AlertUrl = Annotated[
     str, PlainValidator(_read_alert_url), WithJsonSchema({**text_schema(rf"|{ALERT_URL_PATTERN}").json_schema, "writeOnly": True})

@@ -84,7 +84,9 @@ class Fetcher:
         finding, reason = await self._fetch_all(backend, probe(engine, known))
         if finding.wants_key and not backend.api_key:
             # Its clients may well have keys of their own, which are passed on; only the list stays unknown.
-            return replace(finding, seen=Seen.GOOD, reason="", dialects=finding.dialects or (DialectName.OPENAI,))
+            engine = EngineKind.OPENAI if finding.engine is EngineKind.AUTO else finding.engine
+            dialects = finding.dialects or (DialectName.OPENAI,)
+            return replace(finding, seen=Seen.GOOD, reason="", engine=engine, dialects=dialects)
         if finding.seen is not Seen.GOOD and not finding.reason:
             return replace(finding, reason=reason, is_refusing=reason == MEANING[FailureKind.REFUSED].words)
         return finding

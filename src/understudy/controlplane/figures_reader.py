@@ -204,6 +204,8 @@ class _TextFetcher(Fetcher):
             return None, reason
         if answer.status != 200:
             return None, f"answered {answer.status}"
+        if answer.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+            return None, "came compressed, which was not asked for"
         if len(answer.body) >= PROBE_BODY_BYTES_MAX:
             return None, f"gave a text of more than {PROBE_BODY_BYTES_MAX >> 20} MiB"
         return answer.body, ""

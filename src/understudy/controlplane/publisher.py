@@ -26,15 +26,21 @@ from understudy.errors import FailureKind
 
 _NOT_PROBED = "not probed yet"
 _UNPROBED_DUTY = "not probed in maintenance"
+# A list may hold other names with every answer.
+_LOST_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A backend with its published state and the evidence behind it; replaced whole with every observation."""
+    """A backend with its published state and the evidence behind it; replaced whole with every observation.
+
+    `lost` are its own names of the models of which it was told that they are gone, at most `_LOST_MAX`, the last ones last.
+    """
 
     backend: Backend
     state: BackendState
     health: Health
+    lost: tuple[str, ...] = ()
 
 
 def first_snapshot(plan: RoutingPlan, now_s: float = 0.0) -> RoutingSnapshot:
@@ -154,7 +160,7 @@ class Publisher:
         if Duty.MAINTENANCE in (was, duty):
             health = turned(health, Turn.FORGET, _reason_unprobed(duty), now_s)
         state = _seen_as(health, replace(known.state, duty=duty))
-        self._known[name] = _Known(known.backend, state, health)
+        self._known[name] = replace(known, state=state, health=health)
         self._publish(self.snapshot.plan)
         self._on_event("backend.changed_duty", {"backend": name, "duty": str(duty), "was": str(was)})
         return True
@@ -185,7 +191,7 @@ class Publisher:
             is_over = known.state.is_restarting and not state.is_restarting
             if is_over and rules.slow_start_s > 0 and health.condition in (Condition.UP, Condition.WARMING):
                 health = turned(health, Turn.RENEW, health.reason, self._clock())
-            self._known[name] = _Known(known.backend, _seen_as(health, state), health)
+            self._known[name] = replace(known, state=_seen_as(health, state), health=health)
             self._publish(self.snapshot.plan)
         return True
 
@@ -200,15 +206,24 @@ class Publisher:
         """Keep the new evidence, publish when it shows, tell when it matters."""
         name = known.backend.name
         state = _seen_as(health, learnt)
-        self._known[name] = _Known(known.backend, state, health)
+        self._known[name] = replace(known, state=state, health=health)
         if state == known.state:
             return
         self._publish(self.snapshot.plan)
         self._tell_condition(known, state)
         self._tell_engine(name, known.state, state)
-        lost = _lost_models(known.state, state)
-        if lost:
-            self._on_event("backend.lost_model", {"backend": name, "models": list(lost)})
+        self._tell_models(known, state)
+
+    def _tell_models(self, known: _Known, state: BackendState) -> None:
+        name = known.backend.name
+        lost, regained = _lost_models(known.state, state), _regained_models(known.lost, state)
+        if not lost and not regained:
+            return
+        still_lost = tuple(model for model in known.lost if model not in set(regained))
+        self._known[name] = replace(self._known[name], lost=(*still_lost, *lost)[-_LOST_MAX:])
+        for event, models in (("backend.lost_model", lost), ("backend.regained_model", regained)):
+            if models:
+                self._on_event(event, {"backend": name, "models": list(models)})
 
     def _tell_engine(self, name: str, was: BackendState, state: BackendState) -> None:
         # That a backend is told apart for the first time is no change of it.
@@ -265,10 +280,11 @@ def _learnt(state: BackendState, finding: Finding) -> BackendState:
             models=finding.models,
             is_asleep=False,
         )
+    is_same_engine = finding.engine in (EngineKind.AUTO, state.engine)
     return replace(
         state,
-        engine=state.engine if finding.engine is EngineKind.AUTO else finding.engine,
-        version=finding.version or state.version,
+        engine=state.engine if is_same_engine else finding.engine,
+        version=finding.version or (state.version if is_same_engine else ""),
         dialects=finding.dialects or state.dialects,
         models=state.models if finding.models is None else finding.models,
         is_asleep=finding.is_asleep,
@@ -281,3 +297,11 @@ def _lost_models(was: BackendState, state: BackendState) -> tuple[str, ...]:
         return ()
     listed = {model.name for model in state.models}
     return tuple(model.name for model in was.models if model.name not in listed)
+
+
+def _regained_models(lost: tuple[str, ...], state: BackendState) -> tuple[str, ...]:
+    """Return which of the models that were told to be lost are listed again."""
+    if not lost or not state.models:
+        return ()
+    listed = {model.name for model in state.models}
+    return tuple(name for name in lost if name in listed)

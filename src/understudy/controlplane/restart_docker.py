@@ -18,6 +18,7 @@ from httpx_aiohttp import AiohttpTransport
 from understudy.controlplane.fetcher import failure_of
 from understudy.controlplane.means import MeansOutcome
 from understudy.controlplane.restart_http import BROKEN, USER_AGENT, lines_of, read_answer
+from understudy.controlplane.restart_process import status_in_words
 from understudy.errors import MEANING
 from understudy.telemetry.console import printable
 
@@ -50,19 +51,15 @@ async def restart_container(name: str, grace_s: float, timeout_s: float, env: Ma
         return MeansOutcome(is_done=False, words=str(exc))
     words = ""
     exit_status: int | None = None
+    was_out_of_memory = before.get("OOMKilled") is True or after.get("OOMKilled") is True
     if status != 204:
         words = f"docker has no container {name}" if status == 404 else f"docker answered {status}{_message_of(body)}"
     elif after.get("Running") is False and not after.get("Restarting"):
         words = "the container was started and ended at once"
-    if words and isinstance(after.get("ExitCode"), int):
-        exit_status = after["ExitCode"]
-        words += f"; its exit status is {exit_status}"
-    return MeansOutcome(
-        is_done=not words,
-        words=words,
-        exit_status=exit_status,
-        was_out_of_memory=before.get("OOMKilled") is True or after.get("OOMKilled") is True,
-    )
+    if words and isinstance(code := after.get("ExitCode"), int):
+        exit_status = code
+        words += f"; its exit status is {status_in_words(exit_status, is_unexplained=not was_out_of_memory)}"
+    return MeansOutcome(is_done=not words, words=words, exit_status=exit_status, was_out_of_memory=was_out_of_memory)
 
 
 def _socket_of(env: Mapping[str, str]) -> str:

@@ -36,6 +36,9 @@ _LOOK_AT_GROUP_S: Final = 0.1
 _LOOK_AT_GROUP_S_MAX: Final = 0.3
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _PROGRAM_CHARS_MAX: Final = 100
+# What shells add to the number of the signal (POSIX, sh, 2.8.2), and the last of the signals that are none of real time.
+_SIGNALED: Final = 128
+_SIGNAL_MAX: Final = 31
 
 # What is said to this process alone: its settings, its sockets and whom it reports to (sd_listen_fds(3), sd_notify(3)).
 _OURS_ALONE: Final = ("UNDERSTUDY_", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET", "WATCHDOG_")
@@ -75,7 +78,7 @@ def words_of(exit_status: int, *, is_unexplained: bool = False) -> str:
     `is_unexplained`: neither we nor, as far as is known, the kernel's want of memory ended it.
     """
     if exit_status >= 0:
-        return f"ended with exit status {exit_status}"
+        return f"ended with exit status {status_in_words(exit_status, is_unexplained=is_unexplained)}"
     if exit_status == -signal.SIGKILL and is_unexplained:
         return "was ended by SIGKILL (the kernel's for want of memory, or somebody's)"
     try:
@@ -84,12 +87,29 @@ def words_of(exit_status: int, *, is_unexplained: bool = False) -> str:
         return f"was ended by signal {-exit_status}"
 
 
+def status_in_words(exit_status: int, *, is_unexplained: bool = False) -> str:
+    """Write an exit status of 0 or more; with the signal, where shells and containers say by 128 and its number that it was one.
+
+    `is_unexplained` as for `words_of`.
+    """
+    number = exit_status - _SIGNALED
+    if number == signal.SIGKILL and is_unexplained:
+        return f"{exit_status} (SIGKILL, the kernel's for want of memory, or somebody's)"
+    # Above these are statuses that programs end with for reasons of their own, such as 255.
+    if not 0 < number <= _SIGNAL_MAX:
+        return str(exit_status)
+    try:
+        return f"{exit_status} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(exit_status)
+
+
 def is_out_of_memory(exit_status: int, output: Output, is_kill_known: Callable[[], bool]) -> bool:
     """Tell whether a process that ended by itself did so for lack of memory: it says so, or the kernel killed it for that.
 
     `is_kill_known` is asked of SIGKILL alone, whether the kernel has killed; 137 is what shells and containers make of SIGKILL.
     """
-    if exit_status in {-signal.SIGKILL, 128 + signal.SIGKILL} and is_kill_known():
+    if exit_status in {-signal.SIGKILL, _SIGNALED + signal.SIGKILL} and is_kill_known():
         return True
     return exit_status != 0 and output.tells_out_of_memory
 

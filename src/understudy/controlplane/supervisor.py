@@ -7,7 +7,7 @@ it begins. Never probes by itself, never chooses a backend, and shows nothing of
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from understudy.controlplane.means import Means, MeansOutcome, Proof, RestartOrder, Surroundings
@@ -29,6 +29,7 @@ FINISH_S_MAX: Final = 5.0
 _NO_RULES: Final = "the file names no means of restarting it; want a restart: under the backend"
 _STOPPING: Final = "the daemon is stopping"
 _OWN_MISTAKE: Final = "a mistake of the daemon's own, which its log tells"
+_OUT_OF_MEMORY: Final = "memory had run out"
 _NO_OUTCOME: Final = MeansOutcome(is_done=True)
 
 
@@ -231,7 +232,7 @@ class Supervisor:
 
     def _take(self, name: str, step: Step) -> None:
         watch = self._watches[name]
-        watch.restart = step.restart
+        watch.restart = _with_memory(step, watch.outcome)
         if watch.asking is not None and not step.restart.is_asking:
             watch.asking.cancel()
             watch.asking = None
@@ -380,5 +381,17 @@ def _identity(backend: Backend) -> tuple[object, ...]:
 
 
 def _words_of_end(outcome: MeansOutcome) -> str:
-    words = outcome.words or "its process has ended"
-    return f"{words}; memory had run out" if outcome.was_out_of_memory else words
+    return _reason_with_memory(outcome.words or "its process has ended", outcome)
+
+
+def _with_memory(step: Step, outcome: MeansOutcome) -> Restart:
+    """Return the restart that was decided; where it has failed, its reason says that memory had run out."""
+    restart = step.restart
+    if Command.FAIL not in step.commands or restart.phase not in (Phase.PAUSING, Phase.GAVE_UP):
+        return restart
+    return replace(restart, reason=_reason_with_memory(restart.reason, outcome))
+
+
+def _reason_with_memory(reason: str, outcome: MeansOutcome) -> str:
+    is_to_be_said = outcome.was_out_of_memory and _OUT_OF_MEMORY not in reason
+    return f"{reason}; {_OUT_OF_MEMORY}" if is_to_be_said else reason

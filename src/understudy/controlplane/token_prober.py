@@ -126,7 +126,7 @@ class TokenProber:
 
     async def try_token(self, name: str) -> Proof:
         """The same for who asks again and again: a model that nobody else has used since is not kept in memory for that."""
-        proof, outcome = await self._prove(name, self._spent.get(name, NOTHING_SPENT))
+        proof, outcome = await self._prove(name, self._spent_of(name))
         if outcome is not None:
             await self._note_spent(name, outcome)
         return proof
@@ -188,7 +188,7 @@ class TokenProber:
         watch.asks += 1
         # One that is suspicious has clients who want it; else a model is not kept in memory by questions alone.
         name = watch.backend.name
-        spent = NOTHING_SPENT if is_suspicious or watch.misses else self._spent.get(name, NOTHING_SPENT)
+        spent = NOTHING_SPENT if is_suspicious or watch.misses else self._spent_of(name)
         bound_s = _bound_s(watch.backend)
         usual_s = counts.pace.expected_s(len(PROMPT)) if is_suspicious else None
         if usual_s is not None:
@@ -288,6 +288,12 @@ class TokenProber:
             backend = target.backend
             self._spent[name], _ = await self._sender.fetch(backend, ask_expiries(EngineKind.OLLAMA), backend.health.timeout_s)
 
+    def _spent_of(self, name: str) -> Mapping[str, str]:
+        """Return what the last question has left behind, without the models that are kept anyway: questions pin none of those."""
+        target = self._target(name)
+        kept = _kept(target) if target is not None else ()
+        return {model: until for model, until in self._spent.get(name, NOTHING_SPENT).items() if model not in kept}
+
     def _target(self, name: str) -> Target | None:
         return next((target for target in self._published.current.targets if target.backend.name == name), None)
 
@@ -301,13 +307,28 @@ def _is_watched(target: Target) -> bool:
 
 def _loadable(target: Target, loaded: Collection[str]) -> tuple[str, ...]:
     """Return the backend's own names of what may be loaded to prove it: clients get it anyway, or had it."""
-    models = target.state.models or ()
-    if any(model.is_loaded for model in models):
+    if any(model.is_loaded for model in target.state.models or ()):
         return ()
+    return tuple(dict.fromkeys((*_warm(target), *loaded)))
+
+
+def _warm(target: Target) -> tuple[str, ...]:
+    """Return the models of its `warm` under the names that its list has for them."""
     warm = (own for model in target.backend.warm.models if (own := own_name(target, model)))
     # A list may write the tag that the file leaves out.
-    listed = {model.name.removesuffix(":latest"): model.name for model in models}
-    return tuple(dict.fromkeys((*(listed.get(own.removesuffix(":latest"), own) for own in warm), *loaded)))
+    listed = {model.name.removesuffix(":latest"): model.name for model in target.state.models or ()}
+    return tuple(listed.get(own.removesuffix(":latest"), own) for own in warm)
+
+
+def _kept(target: Target) -> tuple[str, ...]:
+    """Return the backend's own names of the models that the file has it keep in memory for ever."""
+    return () if target.backend.warm.idle_s else _warm(target)
+
+
+def _keeps_all(target: Target) -> bool:
+    """Whether every model in its memory is one of these."""
+    kept = _kept(target)
+    return bool(kept) and all(model.name in kept for model in target.state.models or () if model.is_loaded)
 
 
 def _bound_s(backend: Backend) -> float:
@@ -337,7 +358,7 @@ def _is_due(watch: _Watch, target: Target, counts: BackendTally, now_s: float) -
     if rules.when is not GenerateWhen.EVERY or counts.in_flight:
         return False
     gap_s = rules.every_s
-    if target.state.engine is EngineKind.LLAMACPP:
+    if target.state.engine is EngineKind.LLAMACPP and not _keeps_all(target):
         gap_s = max(gap_s, min(gap_s * 2.0 ** min(watch.asks, 16), RARE_S_MAX))
     return now_s >= max(watch.since_s, counts.last_success_at_s, watch.asked_at_s) + gap_s
 

@@ -76,6 +76,7 @@ _CHINESE: Final[Mapping[str, str]] = {
         "配置文件没有写明如何重启；请在该后端下写 restart:"
     ),
     "it hangs in the kernel or belongs to another user": "它卡在内核中，或属于另一用户",
+    "memory had run out": "内存已耗尽",
     "was ended": "已被终止",
     "could not be ended": "无法终止",
     "the backend is no longer wanted": "该后端已不再需要",
@@ -137,6 +138,7 @@ _CHINESE_HOLES: Final[tuple[tuple[str, str], ...]] = (
         "{0} was ended by SIGKILL (the kernel's for want of memory, or somebody's)",
         "{0} 被 SIGKILL 结束（内核因内存不足所为，或有人所为）",
     ),
+    ("{0} (SIGKILL, the kernel's for want of memory, or somebody's)", "{0}（SIGKILL，内核因内存不足所为，或有人所为）"),
     ("{0} was ended by signal {1}", "{0} 被信号 {1} 结束"),
     ("{0} was ended by {1}", "{0} 被 {1} 结束"),
     ("{0} cannot be started: there is no folder {1}", "{0} 无法启动：没有文件夹 {1}"),

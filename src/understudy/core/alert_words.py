@@ -33,8 +33,9 @@ class Words:
     """What is said of one event: a `title`, `over` when it has ended, the state in words (`on`, `off`), and the lines below it.
 
     `lasts` is the state as English says it of what has begun and goes on, with its verb. A line is left out where a fact that it
-    names is missing; `:.0` names one without showing it. `may` is what a person may do, the last of the lines. `who` names what
-    the event is about, where the alert itself names none. `told` is the whole sentence of what happens at once.
+    names is missing. `aside` is the one of them that stands beside the sentence where there is no room for more, "" the reason.
+    `may` is what a person may do, the last of the lines, and `may_of` the same where it differs by what it is about. `who` names
+    what the event is about, where the alert itself names none. `told` is the whole sentence of what happens at once.
     """
 
     title: str
@@ -45,7 +46,9 @@ class Words:
     lasts: str = ""
     told: str = ""
     lines: tuple[str, ...] = ()
+    aside: str = ""
     may: str = ""
+    may_of: tuple[tuple[str, str], ...] = ()
 
 
 # Of each saying: the sentence that holds for every event with a state.
@@ -152,7 +155,6 @@ _ENGLISH: Final = {
         lines=(
             "Why: {reason}",
             "Exit status: {exit_status}",
-            "Memory had run out.{out_of_memory:.0}",
             "Done: it is tried again, later each time.",
         ),
         may="look at its log and at restart: in the file",
@@ -235,7 +237,12 @@ _ENGLISH: Final = {
             "Found: {value}, promised: {bound}",
             "Worst at: {backend}",
         ),
-        may="understudy status says where the time goes",
+        aside="Found: {value}, promised: {bound}",
+        may="understudy status says how each backend does",
+        may_of=(
+            ("errors", "understudy status says which backend fails"),
+            ("p99_first_content", "understudy status says where the time goes"),
+        ),
     ),
 }
 _CHINESE: Final = {
@@ -280,7 +287,6 @@ _CHINESE: Final = {
         lines=(
             "原因：{reason}",
             "退出状态：{exit_status}",
-            "内存已耗尽。{out_of_memory:.0}",
             "已处理：将再次重启，间隔逐次加长。",
         ),
         may="查看其日志与文件中的 restart:",
@@ -359,7 +365,12 @@ _CHINESE: Final = {
             "实际：{value}，目标：{bound}",
             "最差：{backend}",
         ),
-        may="understudy status 会显示情况",
+        aside="实际：{value}，目标：{bound}",
+        may="understudy status 会显示各后端的情况",
+        may_of=(
+            ("errors", "understudy status 会显示哪个后端失败"),
+            ("p99_first_content", "understudy status 会显示时间花在哪里"),
+        ),
     ),
 }
 TEXTS: Final = MappingProxyType({_EN: _ENGLISH, _ZH: _CHINESE})

@@ -154,7 +154,7 @@ def _sentence(note: Note, language: Language) -> str:
 
 def _below(note: Note, language: Language) -> list[str]:
     if _is_over(note):
-        return _cost(note.cost, language)
+        return [*_why(note, language), *_cost(note.cost, language)]
     facts = {**note.facts, "who": note.who}
     lines = [line.format_map(facts) for line in TEXTS[language][note.event].lines if _fills(line, facts)]
     return [*lines, *_may(note, language)]
@@ -162,7 +162,7 @@ def _below(note: Note, language: Language) -> list[str]:
 
 def _may(note: Note, language: Language) -> list[str]:
     """Return the line that says what a person may do."""
-    words = TEXTS[language][note.event].may
+    words = dict(TEXTS[language][note.event].may_of).get(note.who, TEXTS[language][note.event].may)
     facts = {"who": note.who}
     return [PHRASES[language]["may"].format(may=words.format_map(facts))] if words and _fills(words, facts) else []
 
@@ -179,8 +179,14 @@ def _fills(line: str, facts: Mapping[str, str]) -> bool:
 
 
 def _aside(note: Note, language: Language) -> str:
-    reason = note.facts.get("reason", "")
-    return f" {PHRASES[language]['why'].format(reason=reason)}" if reason and not _is_over(note) else ""
+    return "".join(f" {line}" for line in _why(note, language))
+
+
+def _why(note: Note, language: Language) -> list[str]:
+    """Return the line that says why; none where whoever hears that it is over has heard that."""
+    line = TEXTS[language][note.event].aside or PHRASES[language]["why"]
+    is_news = note.saying is Saying.WAS or not _is_over(note)
+    return [line.format_map(note.facts)] if is_news and _fills(line, note.facts) else []
 
 
 def _cost(cost: Cost | None, language: Language) -> list[str]:

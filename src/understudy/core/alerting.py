@@ -89,7 +89,6 @@ _FACTS: Final = (
     "was",
     "mistakes",
     "exit_status",
-    "out_of_memory",
     "backend",
     "value",
     "bound",

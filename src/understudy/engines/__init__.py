@@ -6,6 +6,7 @@ goes on is engines.continuation.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from understudy.core.health import Seen
@@ -33,13 +34,18 @@ _PROBES: Final[dict[EngineKind, Callable[[Finding | None], Probe]]] = {
 def probe(engine: EngineKind, known: Finding | None = None) -> Probe:
     """Ask everything that tells a backend's condition, engine, dialects and models.
 
-    Yields at most eight requests; send each one's answer, or None when there was none. AUTO finds out the engine first. `known`
-    is the last GOOD finding of the same backend: it spares questions whose answers change with the version only, and stands
-    in for a list while the backend is too busy to give it.
+    Yields at most eight requests; send each one's answer, or None when there was none. AUTO finds out the engine first; a finding
+    that is not GOOD says AUTO where that was not told. `known` is the last GOOD finding of the same backend: it spares questions
+    whose answers change with the version only, and stands in for a list while the backend is too busy to give it.
     """
-    if engine is EngineKind.AUTO:
+    is_told = engine is not EngineKind.AUTO
+    if not is_told:
         found = yield from detect()
         if found is None:
             return Finding(Seen.BAD)
         engine = found
-    return (yield from _PROBES[engine](known if known is not None and known.engine is engine else None))
+    finding = yield from _PROBES[engine](known if known is not None and known.engine is engine else None)
+    if not is_told and finding.engine is EngineKind.OPENAI and finding.seen is not Seen.GOOD:
+        # A generic server is what is left when nothing is told; any engine that answers badly looks like one.
+        return replace(finding, engine=EngineKind.AUTO)
+    return finding

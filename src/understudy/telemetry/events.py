@@ -33,6 +33,7 @@ class Event(StrEnum):
     BACKEND_CHANGED_DUTY = "backend.changed_duty"
     BACKEND_CHANGED_ENGINE = "backend.changed_engine"
     BACKEND_LOST_MODEL = "backend.lost_model"
+    BACKEND_REGAINED_MODEL = "backend.regained_model"
     BACKEND_LOST_NAME = "backend.lost_name"
     BACKEND_REGAINED_NAME = "backend.regained_name"
     POOL_BECAME_EMPTY = "pool.became_empty"
@@ -96,6 +97,7 @@ EVENTS = MappingProxyType(
         Event.BACKEND_CHANGED_DUTY: Level.INFO,
         Event.BACKEND_CHANGED_ENGINE: Level.INFO,
         Event.BACKEND_LOST_MODEL: Level.WARNING,
+        Event.BACKEND_REGAINED_MODEL: Level.INFO,
         Event.BACKEND_LOST_NAME: Level.WARNING,
         Event.BACKEND_REGAINED_NAME: Level.INFO,
         Event.POOL_BECAME_EMPTY: Level.ERROR,
@@ -136,7 +138,7 @@ EVENTS = MappingProxyType(
         Event.CHILD_SAID: Level.INFO,
         Event.CHILD_ENDED: Level.WARNING,
         Event.CHILD_WAS_LEFT: Level.WARNING,
-        Event.SLO_WAS_BROKEN: Level.ERROR,
+        Event.SLO_WAS_BROKEN: Level.WARNING,
         Event.SLO_WAS_RESTORED: Level.INFO,
         Event.ALERT_DELIVERED: Level.DEBUG,
         Event.ALERT_FAILED: Level.WARNING,

@@ -209,8 +209,12 @@ def test_what_upkeep_does_stands_beside_the_condition(facts: dict[str, Any], wor
 def test_what_is_broken_is_told_above_the_table() -> None:
     objective = {"objective": "errors", "value": 0.05, "bound": 0.001, "broken": True, "broken_for_s": 90.0}
     channel = {"name": "dingtalk", "last_error": "answered 500\x1b"}
-    text = table(
-        STATUS | {"objectives": [objective, {"broken": False}], "alerts": [channel, {"last_error": ""}]}, is_colored=False
-    )
-    assert "slo errors: 0.05 where 0.001 is promised, for 1m 30s\n" in text
+    slow = {"objective": "p99_first_content", "value": 2.71828, "bound": 1.0, "broken": True, "broken_for_s": 5.0}
+    busy, other = slow | {"objective": "gpu_busy", "value": 1.0, "bound": 0.7}, slow | {"objective": "else"}
+    objectives = [objective, {"broken": False}, slow, busy, other]
+    text = table(STATUS | {"objectives": objectives, "alerts": [channel, {"last_error": ""}]}, is_colored=False)
+    assert "slo errors: 5% where 0.1% is promised, for 1m 30s\n" in text
+    assert "slo p99_first_content: 2.718s where 1s is promised, for 5.0s\n" in text
+    assert "slo gpu_busy: 100% where 70% is promised, for 5.0s\n" in text
+    assert "slo else: 2.71828 where 1 is promised, for 5.0s\n" in text
     assert "alerts to dingtalk fail: answered 500\\x1b\n" in text

@@ -130,7 +130,7 @@ def test_a_prompt_of_a_color_turns_the_rollout_on_without_any_colored_backend() 
 def test_how_backends_are_kept_reaches_its_place_in_the_plan() -> None:
     text = """
 health: {generate: suspicious}
-slo: {errors: 1%, p99_first_content: 2, gpu_busy: 3%, window: 4}
+slo: {errors: 1%, p99_first_content: 2, gpu_busy: 3%, window: 14}
 backends:
   - {name: a, url: 'http://a', warm: [m, n], warm_idle: 1, metrics_url: 'http://a/metrics',
      wake: {mac: AA-BB-CC-DD-EE-FF, address: 10.0.0.255, port: 7},
@@ -161,7 +161,7 @@ backends:
     assert first.health.generate == GenerateRules(GenerateWhen.SUSPICIOUS)
     assert (second.restart, second.warm, second.wake) == (None, WarmRules((), 0.0), WakeRules(argv=("w", "x")))
     assert second.health.generate == GenerateRules(GenerateWhen.EVERY, 9.0)
-    assert plan.slo == Slo(0.01, 2.0, 0.03, 4.0)
+    assert plan.slo == Slo(0.01, 2.0, 0.03, 14.0)
 
 
 def test_a_backend_may_turn_generating_off_for_itself() -> None:

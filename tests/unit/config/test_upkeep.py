@@ -111,6 +111,11 @@ def test_what_does_not_go_together_is_told_where_it_stands(backend: dict[str, ob
         (file(slo={"gpu_busy": "70%"}), ["slo.gpu_busy is never known, because no backend has a metrics_url"]),
         (file(slo={"gpu_busy": "70%"}, metrics_url="http://a/metrics"), []),
         (file(slo={"errors": "1%"}), []),
+        (file(slo={"errors": "1%", "window": "5m"}), []),
+        (
+            file(slo={"errors": "off", "window": "5m"}),
+            ["slo.window does nothing without a promise; want errors, p99_first_content or gpu_busy beside it"],
+        ),
     ],
 )
 def test_what_may_surprise_is_a_note(settings: Settings, told: list[str]) -> None:

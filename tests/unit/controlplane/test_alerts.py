@@ -155,7 +155,8 @@ async def test_a_channel_that_was_out_of_reach_hears_how_things_stand_then() -> 
     await stage.pass_time(600.0)
     ((_, subject, body),) = stage.sent
     assert subject == "Understudy: gpu0 up"
-    assert body == "gpu0 was down for 10 s, since 23:58; it is up again.\nNo request failed meanwhile."
+    was = "gpu0 was down for 10 s, since 23:58; it is up again."
+    assert body == f"{was}\nWhy: refused the connection\nNo request failed meanwhile."
 
 
 async def test_what_was_not_worth_a_message_after_all_is_not_sent_late() -> None:

@@ -49,6 +49,14 @@ async def test_without_a_key_none_is_sent() -> None:
     assert b"authorization" not in server.heads[0].lower()
 
 
+async def test_a_server_that_wants_a_key_that_only_its_clients_have_is_a_generic_one() -> None:
+    async with AskedServer({"/v1/models": reply(b"", 401)}) as server:
+        finding = await Fetcher().fetch_finding(backend(server.port), EngineKind.AUTO)
+        assert (finding.seen, finding.engine, finding.wants_key) == (Seen.GOOD, EngineKind.OPENAI, True)
+        wrong = await Fetcher().fetch_finding(backend(server.port, key="another"), EngineKind.AUTO)
+    assert (wrong.seen, wrong.engine) == (Seen.BAD, EngineKind.AUTO)
+
+
 async def test_a_closed_port_refuses() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

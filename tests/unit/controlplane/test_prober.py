@@ -119,6 +119,22 @@ async def test_other_software_on_the_port_is_noticed_when_it_was_down_between() 
         assert (state.engine, state.version, state.models) == (EngineKind.OLLAMA, "0.32.15", ())
 
 
+async def test_an_engine_whose_list_breaks_stays_what_it_was_known_to_be() -> None:
+    vllm = {
+        "/v1/models": reply({"data": [{"id": "m", "owned_by": "vllm"}]}),
+        "/health": reply(b""),
+        "/version": reply({"version": "0.32.0"}),
+    }
+    async with AskedServer(dict(vllm)) as server, probing(backend(server, engine=EngineKind.AUTO)) as stage:
+        await stage.until(is_up)
+        server.answers["/v1/models"] = reply(b"<html>oops</html>")
+        state = await stage.until(is_down)
+        assert (state.engine, state.version) == (EngineKind.VLLM, "0.32.0")
+        server.answers.update(vllm)
+        state = await stage.until(is_up)
+    assert (state.engine, state.version) == (EngineKind.VLLM, "0.32.0")
+
+
 async def test_a_probe_can_be_asked_for_between_two_intervals() -> None:
     async with AskedServer(dict(LIST)) as server, probing(backend(server, health=RARE)) as stage:
         await stage.until(is_up)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.controlplane.publisher import Publisher, first_snapshot
+from support.publisher_play import BAD, GOOD, LAPTOP, LLAMA, PI, QWEN, REFUSED, Play
+from understudy.controlplane.publisher import first_snapshot
 from understudy.core.ask import DialectName
 from understudy.core.color import Color
 from understudy.core.health import Seen
 from understudy.core.rollout import NO_ROLLOUT, Rollout
 from understudy.core.snapshot import (
-    Address,
     Backend,
     BackendState,
     Condition,
@@ -20,48 +20,10 @@ from understudy.core.snapshot import (
     EngineKind,
     HealthRules,
     Model,
-    Published,
     RoutingPlan,
-    RoutingSnapshot,
 )
 from understudy.engines.contract import Finding
-from understudy.errors import MEANING, FailureKind
-
-PI = Backend("pi", Address("http", "192.168.1.100", 11434))
-LAPTOP = Backend("laptop", Address("http", "192.168.1.101", 11434))
-QWEN, LLAMA = Model("qwen:latest"), Model("llama:latest")
-GOOD = Finding(Seen.GOOD, EngineKind.OLLAMA, "0.15.1", tuple(DialectName), (QWEN, LLAMA))
-BAD = Finding(Seen.BAD, reason="timed out")
-REFUSED = Finding(Seen.BAD, reason=MEANING[FailureKind.REFUSED].words, is_refusing=True)
-
-
-class Play:
-    """A publisher with a clock to turn and everything it said."""
-
-    def __init__(self, *backends: Backend) -> None:
-        self.now_s = 1000.0
-        self.changes: list[RoutingSnapshot] = []
-        self.events: list[tuple[str, dict[str, object]]] = []
-        self.published = Published(first_snapshot(RoutingPlan(backends or (PI, LAPTOP)), self.now_s))
-        tell = self.events.append
-        self.publisher = Publisher(
-            self.published, lambda: self.now_s, self.changes.append, lambda event, fields: tell((event, fields))
-        )
-
-    def find(self, *findings: Finding, name: str = "pi") -> BackendState:
-        """Find one after the other, a second apart."""
-        for finding in findings:
-            self.now_s += 1.0
-            self.publisher.on_finding(name, finding)
-        return self.state(name)
-
-    def state(self, name: str = "pi") -> BackendState:
-        """Return the published state of a backend."""
-        return next(target.state for target in self.published.current.targets if target.backend.name == name)
-
-    def told(self) -> list[str]:
-        """Return the names of the events so far."""
-        return [event for event, _ in self.events]
+from understudy.errors import FailureKind
 
 
 def test_first_snapshot_knows_nothing_and_everything_is_ready() -> None:
@@ -153,6 +115,29 @@ def test_model_lost_in_a_restart_is_told_when_the_backend_is_back() -> None:
     assert play.told() == ["backend.went_up", "backend.went_down", "backend.lost_model"]
 
 
+def test_lost_model_that_is_listed_again_is_told_once_and_a_new_one_is_not() -> None:
+    play = Play()
+    without = replace(GOOD, models=(LLAMA, Model("new:latest")))
+    play.find(GOOD, without, BAD, without)
+    assert play.told().count("backend.regained_model") == 0
+    play.publisher.set_duty("pi", Duty.DRAINING)
+    play.find(GOOD, GOOD)
+    assert [event for event in play.events if "_model" in event[0]] == [
+        ("backend.lost_model", {"backend": "pi", "models": ["qwen:latest"]}),
+        ("backend.lost_model", {"backend": "pi", "models": ["new:latest"]}),
+        ("backend.regained_model", {"backend": "pi", "models": ["qwen:latest"]}),
+    ]
+    play.find(without)
+    assert play.events[-1] == ("backend.regained_model", {"backend": "pi", "models": ["new:latest"]})
+
+
+def test_lost_models_are_remembered_within_a_bound() -> None:
+    play = Play()
+    many = tuple(Model(f"m{number}") for number in range(1100))
+    play.find(replace(GOOD, models=many), GOOD, replace(GOOD, models=many))
+    assert play.events[-1][1]["models"] == [f"m{number}" for number in range(100, 1100)]
+
+
 def test_model_that_is_only_unloaded_is_not_lost() -> None:
     play = Play()
     loaded = replace(QWEN, ps_entry="{}")
@@ -165,6 +150,9 @@ def test_other_version_of_the_engine_is_told() -> None:
     play = Play()
     play.find(GOOD, replace(GOOD, version="0.16.0"))
     fields = {"backend": "pi", "engine": "ollama", "version": "0.16.0", "was": "ollama 0.15.1"}
+    assert play.events[-1] == ("backend.changed_engine", fields)
+    play.find(Finding(Seen.LOADING, EngineKind.LLAMACPP, reason="answered 503: Loading model"))
+    fields = {"backend": "pi", "engine": "llamacpp", "version": "", "was": "ollama 0.16.0"}
     assert play.events[-1] == ("backend.changed_engine", fields)
 
 

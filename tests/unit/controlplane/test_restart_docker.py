@@ -88,8 +88,10 @@ async def test_a_container_that_memory_ran_out_for_is_restarted_and_that_is_said
 async def test_a_container_that_ends_at_once_is_not_done(tmp_path: Path) -> None:
     outcome = await restarted(Engine(RUNNING, KILLED), tmp_path)
     assert not outcome.is_done
-    assert outcome.words == "the container was started and ended at once; its exit status is 137"
+    assert outcome.words == "the container was started and ended at once; its exit status is 137 (SIGKILL)"
     assert (outcome.exit_status, outcome.was_out_of_memory) == (137, True)
+    outcome = await restarted(Engine(RUNNING, {**KILLED, "OOMKilled": False}), tmp_path)
+    assert outcome.words.endswith("its exit status is 137 (SIGKILL, the kernel's for want of memory, or somebody's)")
 
 
 async def test_a_container_that_the_engine_starts_again_by_itself_is_done(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from understudy.controlplane.restart_process import (
     environment_of,
     is_out_of_memory,
     program_of,
+    status_in_words,
     words_of,
 )
 
@@ -283,7 +284,17 @@ def test_a_program_is_named_by_its_first_word() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(0, "ended with exit status 0"), (-9, "was ended by SIGKILL"), (-63, "was ended by signal 63")]
+    ("status", "words"),
+    [
+        (0, "ended with exit status 0"),
+        (-9, "was ended by SIGKILL"),
+        (-63, "was ended by signal 63"),
+        (128, "ended with exit status 128"),
+        (137, "ended with exit status 137 (SIGKILL)"),
+        (139, "ended with exit status 139 (SIGSEGV)"),
+        (203, "ended with exit status 203"),
+        (255, "ended with exit status 255"),
+    ],
 )
 def test_an_end_is_said_in_words(status: int, words: str) -> None:
     assert words_of(status) == words
@@ -292,6 +303,10 @@ def test_an_end_is_said_in_words(status: int, words: str) -> None:
 def test_a_sigkill_that_nothing_explains_leaves_open_whose_it_was() -> None:
     assert words_of(-9, is_unexplained=True) == "was ended by SIGKILL (the kernel's for want of memory, or somebody's)"
     assert words_of(-15, is_unexplained=True) == "was ended by SIGTERM"
+    unexplained = "137 (SIGKILL, the kernel's for want of memory, or somebody's)"
+    assert words_of(137, is_unexplained=True) == f"ended with exit status {unexplained}"
+    assert status_in_words(137, is_unexplained=True) == unexplained
+    assert status_in_words(143, is_unexplained=True) == "143 (SIGTERM)"
 
 
 @pytest.mark.parametrize(

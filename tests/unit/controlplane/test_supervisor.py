@@ -8,7 +8,7 @@ import pytest
 
 from support.restart_play import ASLEEP, BAD, BOOM, CHILD, GOOD, KILLED, LOADING, RULES, Stage, backend, staged
 from understudy.controlplane import supervisor
-from understudy.controlplane.means import Proof, RestartOrder
+from understudy.controlplane.means import MeansOutcome, Proof, RestartOrder
 from understudy.core.color import Color
 from understudy.core.shortlist import is_usable
 from understudy.core.snapshot import Address, Backend, Condition, Duty, Model
@@ -77,6 +77,34 @@ async def test_restart_that_fails_is_told_with_what_the_means_said_and_tried_aga
         assert stage.told[-1] == ("restart.gave_up", fields)
         await stage.pass_s(7200.0)
         assert stage.told[-1] == ("restart.gave_up", fields)
+
+
+async def test_restart_that_failed_for_want_of_memory_says_so_once_everywhere() -> None:
+    async with staged(backend("gpu0", replace(RULES, times_max=2))) as stage:
+        words = "docker started it and it ended; its exit status is 137 (SIGKILL)"
+        stage.engines.outcomes["gpu0"] = MeansOutcome(is_done=False, words=words, exit_status=137, was_out_of_memory=True)
+        await stage.fall("gpu0")
+        reason = f"{words}; memory had run out"
+        assert (stage.told[-1][0], stage.told[-1][1]["reason"], stage.status("gpu0")["reason"]) == (
+            "restart.failed",
+            reason,
+            reason,
+        )
+        await stage.pass_s(30.0)
+        assert stage.events("reason")[-3:] == [
+            ("started", f"the last restart failed: {reason}"),
+            ("failed", reason),
+            ("gave_up", reason),
+        ]
+
+
+async def test_restart_after_want_of_memory_that_does_not_help_says_so() -> None:
+    async with staged() as stage:
+        stage.engines.outcomes["gpu0"] = MeansOutcome(is_done=True, was_out_of_memory=True)
+        await stage.fall("gpu0")
+        await stage.find("gpu0", BAD)
+        await stage.pass_s(RULES.ready_s)
+        assert stage.events("reason")[-1] == ("failed", f"not ready within {RULES.ready_s:g}s: {BAD.reason}; memory had run out")
 
 
 async def test_given_up_backend_that_answers_and_gives_a_token_gets_exchanges() -> None:

@@ -266,6 +266,21 @@ async def test_a_llamacpp_that_nobody_uses_is_asked_ever_more_rarely() -> None:
             await stage.until(lambda: stage.prober._watches["b"].task is None)
 
 
+@pytest.mark.parametrize(
+    ("engine", "own", "chat"), [(EngineKind.LLAMACPP, "m", CHAT), (EngineKind.OLLAMA, "m:latest", "/api/chat")]
+)
+async def test_a_model_that_is_kept_for_ever_anyway_is_asked_every_time(engine: EngineKind, own: str, chat: str) -> None:
+    running = reply({"models": [{"name": "m:latest", "expires_at": "2026-10-19T12:05:00.1Z"}]})
+    answers = {"/api/ps": running, "/api/chat": said({"message": {"content": "Yes"}, "eval_count": 1}), CHAT: said(TOKEN)}
+    finding = replace(GOOD, engine=engine, models=(Model(own),))
+    async with AskedServer(answers) as server, asking(server, finding, QUIET, warm=WarmRules(("m",), idle_s=0.0)) as stage:
+        await stage.look_often()
+        for asked in (1, 2, 3):
+            await stage.pass_time(61.0)
+            await stage.until(lambda: stage.prober._watches["b"].task is None)
+            assert server.asked.count(chat) == asked
+
+
 async def test_an_ollama_that_nobody_uses_is_not_kept_in_memory_by_questions() -> None:
     expires = ["2026-10-19T12:05:00.1Z"]
 

@@ -105,7 +105,7 @@ def test_a_channel_that_works_again_hears_what_is_so_then_and_nothing_outdated()
     assert message.subject == "Understudy: b down; a up"
     assert message.body.split("\n")[:2] == [
         "b has been down since 12:00 (17 s). Why: refused the connection",
-        "a was down for 14 s, since 12:00; it is up again.",
+        "a was down for 14 s, since 12:00; it is up again. Why: refused the connection",
     ]
     assert [each.subject for each in play.failed[:2]] == ["Understudy: a down", "Understudy: a up"]
 

@@ -68,8 +68,8 @@ def test_a_backend_that_is_put_right_within_seconds_is_one_message() -> None:
     (message,) = play.wait(600)
     assert message.subject == "Understudy: gpu0 up; gpu0 restarted"
     assert message.body.split("\n")[:2] == [
-        "gpu0 was down for 12 s, since 12:00; it is up again.",
-        "gpu0 was being restarted for 8 s, since 12:00; it is running again.",
+        "gpu0 was down for 12 s, since 12:00; it is up again. Why: refused the connection",
+        "gpu0 was being restarted for 8 s, since 12:00; it is running again. Why: 6 probes failed",
     ]
 
 

@@ -79,6 +79,12 @@ def test_both_sides_have_the_same_holes() -> None:
         ("answered 401: it refuses the key; set or correct api_key", "应答 401：密钥被拒绝；请设置或更正 api_key"),
         ("docker refused the connection", "docker 拒绝连接"),
         ("docker answered 500: no space; its exit status is 1", "docker 应答 500: no space；退出状态 1"),
+        ("sh ended with exit status 139 (SIGSEGV); memory had run out", "sh 已结束，退出状态 139 (SIGSEGV)；内存已耗尽"),
+        (
+            "docker answered 500: no; its exit status is 137 (SIGKILL, the kernel's for want of memory, or somebody's)",
+            "docker 应答 500: no；退出状态 137（SIGKILL，内核因内存不足所为，或有人所为）",
+        ),
+        ("not ready within 9s: refused the connection; memory had run out", "9 秒内未就绪：拒绝连接；内存已耗尽"),
         ("/v1/models gave a list without data", "/v1/models 返回了没有 data 的列表"),
         (
             "writes 1 bytes/s, 9% of its usual 8 (median of 5 answers); refused the connection",

@@ -7,6 +7,7 @@ import pytest
 
 from understudy.core.alert_words import PHRASES, SENTENCES, TESTS, TEXTS, UNITS, Saying, Words
 from understudy.core.alerting import _FACTS, ALERT_EVENTS
+from understudy.core.objectives import Objective
 from understudy.core.upkeep import Language
 
 # Ends are told in the words of what they end.
@@ -19,7 +20,8 @@ def asked(text: str) -> set[str]:
 
 
 def texts_of(words: Words) -> list[str]:
-    return [words.title, words.over, words.who, words.on, words.off, words.lasts, words.told, *words.lines, words.may]
+    texts = [words.title, words.over, words.who, words.on, words.off, words.lasts, words.told, *words.lines]
+    return [*texts, words.aside, words.may, *(may for _, may in words.may_of)]
 
 
 @pytest.mark.parametrize("language", Language)
@@ -70,3 +72,15 @@ def test_what_a_person_may_do_is_said_in_both_languages_or_in_none() -> None:
     for event, words in TEXTS[Language.ENGLISH].items():
         assert bool(words.may) == bool(TEXTS[Language.CHINESE][event].may), event
         assert not words.may.startswith("You may")
+        of = [[who for who, _ in TEXTS[language][event].may_of] for language in Language]
+        assert of[0] == of[1], event
+
+
+@pytest.mark.parametrize("language", Language)
+def test_what_stands_beside_a_sentence_is_one_of_its_lines(language: Language) -> None:
+    for event, words in TEXTS[language].items():
+        assert not words.aside or words.aside in words.lines, event
+
+
+def test_what_is_said_of_single_promises_is_said_of_promises() -> None:
+    assert {who for who, _ in TEXTS[Language.ENGLISH]["slo.broken"].may_of} <= {str(one) for one in Objective}

@@ -70,6 +70,17 @@ def test_several_are_one_message_that_names_them_with_the_worst_first() -> None:
     assert lines[-1] == "You may: understudy status says why for each"
 
 
+def test_what_is_told_only_when_it_is_over_says_why_it_was_and_what_was_told_before_does_not_again() -> None:
+    was, ended = down("gpu0", saying=Saying.WAS), down("gpu1", saying=Saying.ENDED)
+    lines = write([was, ended], EN)[1].split("\n")
+    assert [line for line in lines if "Why" in line] == [
+        "gpu0 was down for 2 min, since 03:12; it is up again. Why: refused the connection"
+    ]
+    assert write([was], EN)[1].split("\n")[1] == "Why: refused the connection"
+    assert "原因" not in write([ended], ZH)[1]
+    assert write([was], ZH)[1].split("\n")[1] == "原因：拒绝连接"
+
+
 def given_up(name: str = "gpu0", saying: Saying = Saying.BEGAN) -> Note:
     return Note(saying, "restart.gave_up", Severity.ERROR, who=name, facts={"reason": "x"}, since="03:12", lasted_s=5.0)
 
@@ -145,8 +156,21 @@ def test_a_line_that_the_facts_do_not_fill_is_left_out() -> None:
     note = Note(Saying.BEGAN, "slo.broken", Severity.WARNING, who="errors", since="03:12")
     assert write([note], EN)[1].split("\n") == [
         "The promise errors has been broken since 03:12 (0 s).",
-        "You may: understudy status says where the time goes",
+        "You may: understudy status says which backend fails",
     ]
+    assert write([replace(note, who="p99_first_content")], EN)[1].endswith("You may: understudy status says where the time goes")
+    assert write([replace(note, who="gpu_busy")], EN)[1].endswith("You may: understudy status says how each backend does")
+
+
+def test_promises_keep_their_figures_where_several_are_told_together() -> None:
+    facts = {"value": "100%", "bound": "1%"}
+    errors = Note(Saying.BEGAN, "slo.broken", Severity.WARNING, who="errors", facts=facts, since="03:12", lasted_s=15.0)
+    assert write([errors, down()], EN)[1].split("\n")[0] == (
+        "The promise errors has been broken since 03:12 (15 s). Found: 100%, promised: 1%"
+    )
+    assert "实际：100%，目标：1%" in write([errors, down()], ZH)[1]
+    ended = replace(errors, saying=Saying.ENDED)
+    assert "Found" not in write([ended, down()], EN)[1]
 
 
 def test_a_fact_that_is_missing_leaves_a_gap_and_no_fault() -> None:

@@ -68,13 +68,23 @@ def test_what_is_measured_has_its_unit() -> None:
 
 def test_a_failed_restart_says_how_it_ended() -> None:
     play = Play()
-    play.tell("restart.failed", out_of_memory=True)
+    play.tell("restart.failed", reason="sh ended with exit status 137 (SIGKILL); memory had run out", out_of_memory=True)
     (message,) = play.wait(5)
-    lines = message.body.split("\n")[1:4]
-    assert lines == ["Why: exit status 1", "Exit status: 1", "Memory had run out."]
+    lines = message.body.split("\n")[1:3]
+    assert lines == ["Why: sh ended with exit status 137 (SIGKILL); memory had run out", "Exit status: 1"]
+    assert message.body.count("emory") == 1
+
+
+def test_a_restart_that_is_told_when_it_is_over_says_why_it_was() -> None:
     play = Play()
-    play.tell("restart.failed", out_of_memory=False, exit_status=None)
-    assert "emory" not in play.wait(5)[0].body
+    play.tell("restart.started", reason="llama-server ended with exit status 1; memory had run out")
+    play.wait(1)
+    play.tell("restart.succeeded")
+    (message,) = play.wait(60)
+    assert message.body.split("\n")[:2] == [
+        "gpu0 was being restarted for 1 s, since 12:00; it is running again.",
+        "Why: llama-server ended with exit status 1; memory had run out",
+    ]
 
 
 # --- one message an incident
@@ -251,7 +261,7 @@ def test_quiet_hours_hold_back_what_can_wait_and_tell_it_in_one_message_when_the
     assert message.subject == "Understudy: gpu1 down; gpu0 up"
     assert message.body.split("\n") == [
         "gpu1 has been down since 23:00 (8 h). Why: refused the connection",
-        "gpu0 was down for 1 h, since 23:00; it is up again.",
+        "gpu0 was down for 1 h, since 23:00; it is up again. Why: refused the connection",
         "No request failed meanwhile.",
     ]
 

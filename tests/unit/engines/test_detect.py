@@ -3,6 +3,7 @@
 import pytest
 
 from support.probing import answer, play
+from understudy.core.health import Seen
 from understudy.core.snapshot import EngineKind
 from understudy.engines import probe
 from understudy.engines.contract import ProbeAnswer
@@ -55,3 +56,20 @@ def test_a_detected_engine_is_probed_as_itself_and_what_was_known_of_another_is_
     assert dialogue.told.engine is EngineKind.OLLAMA
     assert len(dialogue.told.dialects) == 3
     assert len(dialogue.asked) <= 8
+
+
+@pytest.mark.parametrize(
+    "broken", [answer(b"<html>oops</html>"), answer({"models": "?"}), answer(b"", 500)], ids=["markup", "another shape", "500"]
+)
+def test_one_that_only_answers_badly_is_not_told_to_be_a_generic_server(broken: ProbeAnswer) -> None:
+    healthy = answer(b"")
+    told = play(
+        probe(EngineKind.AUTO), {"/v1/models": broken, "/health": healthy, "/version": answer({"version": "0.32.0"})}
+    ).told
+    assert (told.seen, told.engine) == (Seen.BAD, EngineKind.AUTO)
+    assert told.reason
+
+
+def test_one_that_only_answers_badly_and_signs_it_is_told() -> None:
+    told = play(probe(EngineKind.AUTO), {"/v1/models": LOADING, "/health": LOADING}).told
+    assert (told.seen, told.engine) == (Seen.LOADING, EngineKind.LLAMACPP)
