@@ -154,6 +154,7 @@ class Scene:
             writers=1.0
             + self._beside([other for other in others if other.content_at_s], one.content_at_s, self.now_s, is_writing=True),
             rate=(1 + sum(other.sent_at_s >= self.now_s - 60.0 for other in others)) / 60.0,
+            ahead=tuple(sorted(self._ahead(others, one), reverse=True)[:32]),
             stalls=tuple(sorted(self._stalls(others, one.content_at_s), reverse=True)[:32]),
         )
 
@@ -163,6 +164,10 @@ class Scene:
         ]
         still = [(self.now_s - max(from_s, one.sent_at_s), one.prompt_bytes) for one in others if not one.content_at_s]
         return [each for each in (*waits, max(still, default=(0.0, 0))) if each[0] > 0.0]
+
+    def _ahead(self, others: list[_Request], one: _Request) -> list[tuple[float, int]]:
+        before = [other for other in others if one.sent_at_s < other.content_at_s <= one.content_at_s]
+        return [(other.content_at_s - max(one.sent_at_s, other.sent_at_s), other.prompt_bytes) for other in before]
 
     def _beside(self, others: list[_Request], from_s: float, until_s: float, *, is_writing: bool = False) -> float:
         shared = (

@@ -76,8 +76,9 @@ def test_one_that_is_only_asked_otherwise_is_well(engine: Engine, change: Asking
         assert Grade.DEGRADED not in grades(scene, degradation, 300.0), f"seed {seed}"
 
 
-def test_late_first_contents_alone_are_found_out_where_prompts_are_short() -> None:
-    for name in ("one client", "evenly"):
-        scene, degradation = learnt(Engine(), ASKINGS[name], 1)
-        scene.engine = Engine().slowed(prefill=0.1)
-        assert Grade.DEGRADED in grades(scene, degradation, 300.0), name
+@pytest.mark.parametrize("asking", ASKINGS.values(), ids=ASKINGS)
+def test_late_first_contents_alone_are_found_out_where_prompts_are_short(asking: Asking) -> None:
+    for name in ("streams that do not notice each other", "one that shares itself out"):
+        scene, degradation = learnt(ENGINES[name], asking, 1)
+        scene.engine = ENGINES[name].slowed(prefill=0.1)
+        assert Grade.DEGRADED in grades(scene, degradation, 400.0), name

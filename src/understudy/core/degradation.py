@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
 
-from understudy.core.usual_pace import Measured, UsualPace
+from understudy.core.usual_pace import SHORT_BYTES_MAX, Measured, UsualPace
 
 # Below this share of its usual speed, or above so many times its usual first content, an answer counts as slow. A backend is
 # sound again only on the other side of the second pair of bounds.
@@ -42,8 +42,6 @@ HELD_BACK = 16
 HELD_BACK_S = 15.0
 HELD_MAX = 512
 MODELS_MAX = 8
-# Of prompts up to this size, as bodies of requests, what an engine's cache holds makes no such difference.
-SHORT_BYTES_MAX = 400
 
 
 # When, the share of the usual (of speed) or how many times as much it is (of first content), the figure and the usual one.
@@ -124,7 +122,12 @@ class Degradation:
             self._firsts.append(judged)
             if one.prompt_bytes <= SHORT_BYTES_MAX:
                 self._shorts.append(judged)
-        if share is not None or first_s is not None:
+        late = usual.late_first_content(one)
+        if late is not None:
+            times, usual_s = late
+            is_late = one.first_content_s > usual_s + FIRST_EXCESS_S_MIN
+            self._shorts.append((now_s, times if is_late else 1.0, one.first_content_s, usual_s))
+        if share is not None or first_s is not None or late is not None:
             self._judged += 1
 
     def _usual_of(self, model: str) -> UsualPace:
@@ -196,7 +199,9 @@ class Degradation:
 
     def _span_s(self, now_s: float) -> float:
         """Since when the answers go on that make it suspicious."""
-        oldest = [recent[-SUSPICIOUS_MIN][0] for recent in (self._speeds, self._firsts) if len(recent) >= SUSPICIOUS_MIN]
+        oldest = [
+            recent[-SUSPICIOUS_MIN][0] for recent in (self._speeds, self._firsts, self._shorts) if len(recent) >= SUSPICIOUS_MIN
+        ]
         return now_s - min(oldest) if oldest else 0.0
 
     def _words(self) -> str:
@@ -206,11 +211,11 @@ class Degradation:
             if share < SPEED_SOUND:
                 count = len(self._speeds)
                 said.append(f"writes {speed:.3g} bytes/s, {share:.0%} of its usual {usual:.3g} (median of {count} answers)")
-        if self._firsts:
-            times, first_s, usual_s = (median(each[at] for each in self._firsts) for at in (1, 2, 3))
+        firsts = self._firsts if len(self._firsts) >= len(self._shorts) else self._shorts
+        if firsts:
+            times, first_s, usual_s = (median(each[at] for each in firsts) for at in (1, 2, 3))
             if times > FIRST_SOUND:
-                count = len(self._firsts)
-                said.append(f"begins after {first_s:.3g} s, usually within {usual_s:.3g} s (median of {count} answers)")
+                said.append(f"begins after {first_s:.3g} s, usually within {usual_s:.3g} s (median of {len(firsts)} answers)")
         return "; ".join(said)
 
 

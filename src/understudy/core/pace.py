@@ -57,7 +57,7 @@ class Pace:
         if samples is None:
             return None
         # Prefill takes time in proportion to the prompt or, with long ones, more; a smaller part of it is never assumed.
-        return load_s + _quantile([each_s * max(1.0, prompt_bytes / of_bytes) for of_bytes, each_s in samples], SLOW_SHARE)
+        return load_s + quantile([each_s * max(1.0, prompt_bytes / of_bytes) for of_bytes, each_s in samples], SLOW_SHARE)
 
     def p95_s(self, prompt_bytes: int) -> float | None:
         """Return within how many seconds 95 % of the prompts of this size and below had content, None while too few are known."""
@@ -66,7 +66,7 @@ class Pace:
         for each in sorted(self._by_size, reverse=True):
             if each <= size and len(times_s) < HEDGE_SAMPLES_MIN:
                 times_s += [one_s for _, one_s in self._by_size[each]]
-        return _quantile(times_s, 0.95) if len(times_s) >= HEDGE_SAMPLES_MIN else None
+        return quantile(times_s, 0.95) if len(times_s) >= HEDGE_SAMPLES_MIN else None
 
     def _samples_for(self, prompt_bytes: int) -> deque[tuple[int, float]] | None:
         size = _size(prompt_bytes)
@@ -86,6 +86,6 @@ def _size(prompt_bytes: int) -> int:
     return min(SIZES_MAX - 1, max(1, prompt_bytes).bit_length() // 2)
 
 
-def _quantile(values: list[float], share: float) -> float:
+def quantile(values: list[float], share: float) -> float:
     """Return the smallest value that at least `share` of the values do not exceed (nearest rank)."""
     return sorted(values)[ceil(share * len(values)) - 1]

@@ -10,20 +10,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log2
 from statistics import median
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
-from understudy.core.pace import Pace
+from understudy.core.pace import SLOW_SHARE, Pace, quantile
 
 # Of each kind of answer so many are kept, and so many are needed to say what is usual.
 KEPT: Final = 48
 SPEEDS_MIN: Final = 12
 FIRSTS_MIN: Final = 20
+WAITS_MIN: Final = 20
 # Some 100 KiB a backend at most.
 KINDS_MAX: Final = 32
 # Answers of harder kinds stand in for a kind that is not known; much harder ones tell nothing.
 HARDER_MAX: Final = 4
 # With more streams than this beside it a first content may have waited for them.
 ALONE_MAX: Final = 1.25
+# Of prompts up to this size, as bodies of requests, what an engine's cache holds makes no great difference.
+SHORT_BYTES_MAX: Final = 400
+LONG_TIMES: Final = 4
 # Where others' prompts may have held up an answer for so much more of its time than usual, fewer streams tell nothing of it.
 STALLED_MAX: Final = 0.5
 # Written at less than this share of what fewer streams let expect, an answer is slow if as many requests a second say so, too.
@@ -40,7 +44,8 @@ class Measured:
 
     `waiting_load` and `writing_load` are how many attempts the backend had at once, this one included, on an average until the
     first content and from there on, `writers` how many of the latter were being written; `rate` is how many it got a second of
-    late. `stalls` are others whose prompts may have held this one up: for how many seconds at most, and their bytes.
+    late. `stalls` are others whose prompts may have held this one up while it was written, for how many seconds at most, and
+    their bytes; `ahead` those that may have been taken in before its own.
     """
 
     model: str
@@ -54,6 +59,7 @@ class Measured:
     writers: float = 1.0
     rate: float = 0.0
     stalls: tuple[tuple[float, int], ...] = ()
+    ahead: tuple[tuple[float, int], ...] = ()
 
 
 class _Speed(NamedTuple):
@@ -65,18 +71,28 @@ class _Speed(NamedTuple):
     stalled: float
 
 
+class _Wait(NamedTuple):
+    """How long the first content of a learnt answer took, less the prompts before its own; and that as a share of its writing."""
+
+    waited_s: float
+    share: float
+
+
+_Learnt = TypeVar("_Learnt")
 _Kinds = dict[tuple[int, int], deque[_Speed]]
 
 
 class UsualPace:
     """What one model usually does on one backend."""
 
-    __slots__ = ("_by_load", "_by_rate", "_firsts", "_pace")
+    __slots__ = ("_by_load", "_by_rate", "_by_wait", "_firsts", "_pace")
 
     def __init__(self) -> None:
         # Speeds by the size of the prompt and the load, or the rate; the kind that was learnt last stands behind.
         self._by_load: _Kinds = {}
         self._by_rate: _Kinds = {}
+        # Waits of short prompts by the load.
+        self._by_wait: dict[tuple[int, int], deque[_Wait]] = {}
         self._pace = Pace()
         self._firsts = 0
 
@@ -88,6 +104,9 @@ class UsualPace:
             _keep(self._by_load, (size, _step(one.writing_load)), learnt)
             if one.rate > 0.0:
                 _keep(self._by_rate, (size, _step(one.rate)), learnt)
+        wait = self._wait(one)
+        if wait is not None:
+            _keep(self._by_wait, (0, _step(one.waiting_load)), wait)
         if _is_alone(one):
             self._pace.add(one.prompt_bytes, one.first_content_s)
             self._firsts += 1
@@ -131,16 +150,45 @@ class UsualPace:
             return None
         return self._pace.expected_s(one.prompt_bytes)
 
+    def late_first_content(self, one: Measured) -> tuple[float, float] | None:
+        """Return how many times as long as usual a short prompt waited beside others, and how many seconds are usual.
+
+        None: that is not known. What it waited for long prompts is left out; the slow ones of the usual count, as in Pace. One
+        that waits for answers to end waits as much longer as these are; so both the time and its share of the writing must be
+        beyond the usual.
+        """
+        wait = self._wait(one)
+        alike = None if wait is None or _is_alone(one) else _nearest(self._by_wait, 0, _step(one.waiting_load), WAITS_MIN)
+        if wait is None or alike is None:
+            return None
+        usual_s = quantile([each.waited_s for each in alike], SLOW_SHARE)
+        usual_share = quantile([each.share for each in alike], SLOW_SHARE)
+        if usual_s <= 0.0 or usual_share <= 0.0:
+            return None
+        return min(wait.waited_s / usual_s, wait.share / usual_share), usual_s
+
+    def _wait(self, one: Measured) -> _Wait | None:
+        if one.prompt_bytes > SHORT_BYTES_MAX or one.first_content_s <= 0.0 or one.lasted_s <= 0.0:
+            return None
+        # Of prompts like its own as many are ahead of it at that load at any time.
+        long = (each for each in one.ahead if each[1] > LONG_TIMES * SHORT_BYTES_MAX)
+        waited_s = max(0.0, one.first_content_s - self._taken_s(long))
+        return _Wait(waited_s, waited_s / one.lasted_s)
+
     def _stalled(self, one: Measured) -> float:
-        """Return for which share of its time others' prompts, taken at the usual pace, may have held up an answer."""
-        stalled_s = 0.0
-        for waited_s, prompt_bytes in one.stalls:
+        """Return for which share of its time others' prompts may have held up an answer."""
+        return self._taken_s(one.stalls) / one.lasted_s if one.lasted_s > 0.0 else 0.0
+
+    def _taken_s(self, prompts: Iterable[tuple[float, int]]) -> float:
+        """Return for how many of these seconds prompts may have been taken in, each at its usual pace."""
+        taken_s = 0.0
+        for waited_s, prompt_bytes in prompts:
             usual_s = self._pace.expected_s(prompt_bytes) if self._firsts >= FIRSTS_MIN else None
-            stalled_s += waited_s if usual_s is None else min(waited_s, usual_s)
-        return stalled_s / one.lasted_s if one.lasted_s > 0.0 else 0.0
+            taken_s += waited_s if usual_s is None else min(waited_s, usual_s)
+        return taken_s
 
 
-def _keep(kinds: _Kinds, kind: tuple[int, int], learnt: _Speed) -> None:
+def _keep(kinds: dict[tuple[int, int], deque[_Learnt]], kind: tuple[int, int], learnt: _Learnt) -> None:
     kept = kinds.pop(kind, None)
     kinds[kind] = kept = deque(maxlen=KEPT) if kept is None else kept
     kept.append(learnt)
@@ -148,12 +196,14 @@ def _keep(kinds: _Kinds, kind: tuple[int, int], learnt: _Speed) -> None:
         del kinds[next(iter(kinds))]
 
 
-def _nearest(kinds: _Kinds, size: int, step: int) -> deque[_Speed] | None:
+def _nearest(
+    kinds: dict[tuple[int, int], deque[_Learnt]], size: int, step: int, least: int = SPEEDS_MIN
+) -> deque[_Learnt] | None:
     """Return the kind itself, else the nearest that is harder; None where none is known well enough."""
     near = [
         (of_size - size + of_step - step, kept)
         for (of_size, of_step), kept in kinds.items()
-        if of_size >= size and of_step >= step and len(kept) >= SPEEDS_MIN
+        if of_size >= size and of_step >= step and len(kept) >= least
     ]
     harder, kept = min(near, key=lambda each: each[0], default=(HARDER_MAX + 1, None))
     return kept if harder <= HARDER_MAX else None

@@ -83,6 +83,7 @@ class Gauge:
             writers=1.0 + _beside(((other[1], *other[1:]) for other in others), content_at_s, now_s),
             rate=_rate(others, now_s),
             stalls=_stalls(others, content_at_s, now_s),
+            ahead=_ahead(others, sent_at_s, content_at_s),
         )
 
 
@@ -136,6 +137,12 @@ def _stalls(others: Iterable[_Span], from_s: float, until_s: float) -> tuple[tup
         else:
             still = max(still, wait)
     return tuple(nlargest(STALLS_MAX, (each for each in (*waits, still) if each[0] > 0.0)))
+
+
+def _ahead(others: Iterable[_Span], from_s: float, until_s: float) -> tuple[tuple[float, int], ...]:
+    """Return the others that had their first content while this one waited for its own."""
+    waits = ((_shared_s(from_s, until_s, other[0], other[1]), other[3]) for other in others if other[1] <= until_s)
+    return tuple(nlargest(STALLS_MAX, (each for each in waits if each[0] > 0.0)))
 
 
 def _shared_s(from_s: float, until_s: float, began_at_s: float, ended_at_s: float) -> float:

@@ -82,6 +82,26 @@ def test_first_contents_are_compared_with_those_of_prompts_of_like_size_alone() 
     assert learnt(USUAL, times=FIRSTS_MIN - 1).first_content_s(USUAL) is None
 
 
+def test_a_short_prompt_that_waits_longer_than_usual_beside_as_many_is_late() -> None:
+    short = replace(beside(4.0), prompt_bytes=200)
+    usual = learnt(short)
+    assert usual.late_first_content(short) == pytest.approx((1.0, 0.2))
+    assert usual.late_first_content(replace(short, first_content_s=1.0)) == pytest.approx((5.0, 0.2))
+    # One that waits until others' answers end waits as much longer as these are.
+    assert usual.late_first_content(replace(short, first_content_s=1.0, lasted_s=10.0)) == pytest.approx((1.0, 0.2))
+    assert usual.late_first_content(replace(short, waiting_load=9.0)) is None
+    assert usual.late_first_content(replace(short, prompt_bytes=2000)) is None
+    assert usual.late_first_content(replace(short, waiting_load=1.0)) is None, "alone it is compared with those alone"
+
+
+def test_long_prompts_that_were_taken_in_before_a_short_one_are_no_delay_of_its_own() -> None:
+    short = replace(beside(4.0), prompt_bytes=200)
+    usual = learnt(short)
+    late = replace(short, first_content_s=1.2)
+    assert usual.late_first_content(replace(late, ahead=((1.0, 50_000),))) == pytest.approx((1.0, 0.2))
+    assert usual.late_first_content(replace(late, ahead=((1.0, 200),))) == pytest.approx((6.0, 0.2))
+
+
 def test_only_so_many_kinds_are_kept() -> None:
     usual = UsualPace()
     for size in (4, 16, 64, 256, 1024):

@@ -88,6 +88,8 @@ async def test_what_ran_beside_an_answer_is_told_for_both_of_its_parts(monkeypat
     # While the second wrote nobody waited, while the first did the second waited for half a second.
     assert not second.stalls
     assert [each[0] for each in beside.stalls] == pytest.approx([0.5])
+    # The first one's prompt had been taken in when the second came.
+    assert not second.ahead
     assert beside.stalls[0][1] == beside.prompt_bytes
 
 
@@ -105,6 +107,22 @@ async def test_of_those_that_wait_still_one_may_be_having_its_prompt_taken_in(mo
     await settle()
     ((_, one),) = stage.heard
     assert (one.writing_load, one.writers, len(one.stalls)) == (4.0, 1.0, 1)
+
+
+async def test_prompts_that_were_taken_in_before_its_own_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Gauged(monkeypatch)
+    for _ in range(2):
+        await stage.ask(chat())
+    first, second = (stage.engine(0, nth) for nth in (0, 1))
+    for engine in (first, second):
+        await stage.pass_time(1.0)
+        engine.feed(stream_head() + chunk(OPENING + delta(WORDS)))
+        await settle()
+    await stage.pass_time(1.0)
+    second.feed(chunk(delta(WORDS)) + END)
+    await settle()
+    ((_, one),) = stage.heard
+    assert [each[0] for each in one.ahead] == pytest.approx([1.0])
 
 
 async def test_how_often_a_backend_is_asked_is_counted_over_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
