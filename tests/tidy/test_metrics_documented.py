@@ -18,6 +18,7 @@ from understudy.telemetry.metrics import Metrics, Moment
 from understudy.telemetry.objective_counts import ObjectiveMoment
 from understudy.telemetry.session_counts import CacheMoment, SessionMoment
 from understudy.telemetry.shadow_counts import ShadowCounts
+from understudy.telemetry.upkeep_counts import ChannelMoment
 
 PAGE = (TOP / "docs" / "metrics.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \| ([^|]*)\|", re.MULTILINE)
@@ -42,7 +43,18 @@ def rendered() -> Described:
     snapshot = RoutingSnapshot(1, RoutingPlan((backend,), rollout=RolloutRules(is_on=True)), (Target(backend, BackendState()),))
     standing = Standing(Objective.ERRORS, 0.1, 0.05, is_broken=True, samples=20)
     objectives = ObjectiveMoment((standing,), {"pi": Figures(1, 2, 0.5, 0.5)})
-    moment = Moment(snapshot, Tally(), 0.0, sessions=SessionMoment(), cache=CacheMoment(), shadows=shadows, objectives=objectives)
+    metrics.on_event("restart.started", {"backend": "pi"})
+    channels = (ChannelMoment("dingtalk", 1, 1, 0),)
+    moment = Moment(
+        snapshot,
+        Tally(),
+        0.0,
+        sessions=SessionMoment(),
+        cache=CacheMoment(),
+        shadows=shadows,
+        objectives=objectives,
+        channels=channels,
+    )
     text = metrics.render(moment).decode()
     found: Described = {}
     for family in text_string_to_metric_families(text):

@@ -10,6 +10,7 @@ from understudy.core.shortlist import is_usable
 from understudy.core.status import backends_status
 from understudy.telemetry.metrics import Moment
 from understudy.telemetry.session_counts import CacheMoment, SessionMoment
+from understudy.telemetry.upkeep_counts import ChannelMoment
 
 if TYPE_CHECKING:
     from understudy.daemon.wiring import Daemon
@@ -64,9 +65,16 @@ def metrics_of(daemon: "Daemon") -> bytes:
         sessions=_sessions(daemon),
         cache=CacheMoment(len(relay.answers), relay.answers.kept_bytes) if relay.answers.is_on else None,
         objectives=_objectives(daemon),
+        channels=_channels(daemon),
         shadows=daemon.colors.shadows.counts if daemon.colors.shadows is not None else None,
     )
     return daemon.metrics_kept.render(moment)
+
+
+def _channels(daemon: "Daemon") -> tuple[ChannelMoment, ...]:
+    alerts = daemon.upkeep.alerts
+    rows = alerts.status() if alerts is not None else []
+    return tuple(ChannelMoment(row["name"], row["sent"], row["failed"], row["pending"]) for row in rows)
 
 
 def _objectives(daemon: "Daemon") -> "ObjectiveMoment | None":

@@ -289,8 +289,8 @@ class Daemon(Operator):
         # In the order in which things happened.
         self.ledger.flush()
         if event in ("config.reloaded", "config.refused"):
-            self.metrics_kept.on_reload(is_accepted=event == "config.reloaded")
             self.last_reload_at = time.time()
+        self.metrics_kept.on_event(event, fields)
         self.log.tell(event, **fields)
         self.feed.tell(event, fields)
         self.upkeep.on_event(event, fields)

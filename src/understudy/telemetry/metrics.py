@@ -5,7 +5,7 @@ prometheus_client is imported with the first scrape: most small set-ups never sc
 words of closed lists, never anything a client wrote, so the number of series is bounded.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from platform import python_version
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from understudy.core.tally import Tally
 from understudy.telemetry.color_counts import ColorCounts
 from understudy.telemetry.histogram import EXCHANGE_BOUNDS_S, FIRST_CONTENT_BOUNDS_S, Histogram
 from understudy.telemetry.session_counts import CacheMoment, SessionCounts, SessionMoment
+from understudy.telemetry.upkeep_counts import ChannelMoment, UpkeepCounts
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -45,6 +46,7 @@ class Moment:
     cache: CacheMoment | None = None
     shadows: "ShadowCounts | None" = None
     objectives: "ObjectiveMoment | None" = None
+    channels: tuple[ChannelMoment, ...] = ()
 
 
 class Metrics:
@@ -53,6 +55,7 @@ class Metrics:
     def __init__(self) -> None:
         self.sessions = SessionCounts()
         self.colors = ColorCounts()
+        self.upkeep = UpkeepCounts()
         self._exchanges: dict[tuple[str, str, str], int] = {}
         self._attempts: dict[tuple[str, str], int] = {}
         self._retries: dict[str, int] = {}
@@ -108,12 +111,15 @@ class Metrics:
             attempt_key = (attempt.backend, kind or ("answered" if attempt.status < 400 else "rejected"))
             attempts[attempt_key] = attempts.get(attempt_key, 0) + 1
 
-    def on_reload(self, *, is_accepted: bool) -> None:
-        """Count one reading of the file by a running daemon."""
-        self._reloads["accepted" if is_accepted else "refused"] += 1
+    def on_event(self, event: str, fields: Mapping[str, object]) -> None:
+        """Count what an event tells: a reading of the file by a running daemon, a step of a restart."""
+        if event in ("config.reloaded", "config.refused"):
+            self._reloads["accepted" if event == "config.reloaded" else "refused"] += 1
+        self.upkeep.on_event(event, fields)
 
     def retain(self, names: Collection[str]) -> None:
         """Forget the series of backends that are no longer configured."""
+        self.upkeep.retain(names)
         kept = {*names, _NO_BACKEND}
         self._exchanges = {key: count for key, count in self._exchanges.items() if key[0] in kept}
         self._attempts = {key: count for key, count in self._attempts.items() if key[0] in kept}
@@ -183,6 +189,7 @@ class Metrics:
                 [((), self._moment.log_lines_dropped)],
             )
             yield from _gauges(self._moment, GaugeMetricFamily)
+            yield from self.upkeep.collect(self._moment.snapshot, self._moment.channels)
             yield from self.sessions.collect(self._moment.sessions, self._moment.cache)
             if self._moment.snapshot.plan.rollout.is_on:
                 yield from self.colors.collect(self._moment.snapshot.rollout)

@@ -105,9 +105,9 @@ def test_conditions_duties_and_ejections_are_shown() -> None:
 
 def test_what_is_counted_elsewhere_is_shown() -> None:
     metrics = Metrics()
-    metrics.on_reload(is_accepted=True)
-    metrics.on_reload(is_accepted=False)
-    metrics.on_reload(is_accepted=False)
+    metrics.on_event("config.reloaded", {})
+    metrics.on_event("config.refused", {})
+    metrics.on_event("config.refused", {})
     seen = samples(metrics, moment(waiting=4, connections=9, log_lines_dropped=2))
     assert seen["understudy_waiting", ()] == 4
     assert seen["understudy_connections", ()] == 9
