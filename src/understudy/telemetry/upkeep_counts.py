@@ -1,7 +1,7 @@
 """Count restarts, and write with them what backends are and what channels have delivered, when somebody asks.
 
 Part of telemetry.metrics: `on_event` is called with every event, the rest happens at a scrape. A family is told only where there
-is something in it. Labels are words of a closed list, names from the file, and channels' safe names (controlplane.alert_delivery).
+is something in it. Labels are words of closed lists, names from the file and safe names (controlplane.alert_delivery).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
