@@ -34,8 +34,10 @@ TRIAL_SLOW_MIN = 4
 TRIAL_SOUND_MIN = 5
 TRIAL_MAX = 12
 TRIAL_SHARE = (SPEED_SLOW + SPEED_SOUND) / 2
-# Older ones say nothing of now.
-RECENT_S = 900.0
+# Older ones say nothing of now; a board at home may have an answer every ten minutes.
+RECENT_S = 2 * 3600.0
+# A suspicion, or a trial, without an answer that could be judged for so long is over.
+QUIET_S = 1800.0
 
 # So many answers, and so long, lie between an answer and its being learnt; where more come meanwhile the oldest are not learnt.
 HELD_BACK = 16
@@ -71,7 +73,9 @@ class Degradation:
         self.grade = Grade.SOUND
         self.is_on_trial = False
         self._since_s = 0.0
+        # How many answers were judged since, and when the last one was.
         self._judged = 0
+        self._judged_at_s = 0.0
         self._usual: dict[str, UsualPace] = {}
         # The newest answers, not learnt yet, and when they ended.
         self._held: deque[tuple[float, Measured]] = deque(maxlen=HELD_MAX)
@@ -129,19 +133,24 @@ class Degradation:
             self._shorts.append((now_s, times if is_late else 1.0, one.first_content_s, usual_s))
         if share is not None or first_s is not None or late is not None:
             self._judged += 1
+            self._judged_at_s = now_s
 
     def _usual_of(self, model: str) -> UsualPace:
-        usual = self._usual.get(model)
-        if usual is None:
-            if len(self._usual) >= MODELS_MAX:
-                del self._usual[next(iter(self._usual))]
-            usual = self._usual[model] = UsualPace()
+        """Return what is usual for that model, which is the last one now to be forgotten for others."""
+        usual = self._usual.pop(model, None) or UsualPace()
+        if len(self._usual) >= MODELS_MAX:
+            del self._usual[next(iter(self._usual))]
+        self._usual[model] = usual
         return usual
 
     def _next(self, now_s: float) -> Grade:
         if self.grade is Grade.SOUND:
             is_long = self._span_s(now_s) >= SUSPICIOUS_S_MIN
             return Grade.SUSPICIOUS if is_long and self._is_slow(SUSPICIOUS_MIN) else Grade.SOUND
+        if self.grade is Grade.SUSPICIOUS and now_s >= max(self._since_s, self._judged_at_s) + QUIET_S:
+            # Its clients use other models now, or none.
+            self._forget_recent()
+            return Grade.SOUND
         if self.is_on_trial:
             return self._next_on_trial()
         if self.grade is Grade.DEGRADED:

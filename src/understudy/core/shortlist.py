@@ -60,7 +60,7 @@ class Shortlist:
     when `groups` is empty.
     """
 
-    __slots__ = ("_by_color", "groups", "last_resorts", "why_none")
+    __slots__ = ("_by_color", "_usable", "groups", "last_resorts", "why_none")
 
     def __init__(self, snapshot: RoutingSnapshot, ask: Ask) -> None:
         able = [
@@ -72,14 +72,8 @@ class Shortlist:
             and (model := own_name(target, ask.model)) is not None
         ]
         self.last_resorts = tuple(one for one in able if is_wanted(one.target) and not one.target.state.is_asleep)
-        usable = [one for one in self.last_resorts if is_serving(one.target) and speaks(one.target, ask.dialect)]
-        sound = [one for one in usable if not one.target.state.is_degraded]
-        cold = _cold(sound)
-        ready = [one for one in sound if one not in cold] if cold else sound
-        primaries = tuple(one for one in ready if one.target.backend.role is Role.PRIMARY)
-        backups = tuple(one for one in ready if one.target.backend.role is Role.BACKUP)
-        degraded = tuple(one for one in usable if one.target.state.is_degraded)
-        self.groups = tuple(group for group in (primaries, backups, cold, degraded) if group)
+        self._usable = [one for one in self.last_resorts if is_serving(one.target) and speaks(one.target, ask.dialect)]
+        self.groups = _groups(self._usable)
         self.why_none = FailureKind.NONE_USABLE if able else _why_unable(snapshot, ask)
         self._by_color: dict[str, tuple[tuple[Candidate, ...], ...]] = {}
 
@@ -89,13 +83,22 @@ class Shortlist:
         return bool(own) and all(one.target.state.condition is Condition.UNKNOWN for one in own)
 
     def groups_of(self, color: str) -> tuple[tuple[Candidate, ...], ...]:
-        """Return the groups with those of `color` alone, and those of none, which serve both."""
+        """Return the groups of those of `color` alone, and of none, which serve both."""
         found = self._by_color.get(color)
         if found is None:
             colors = (color, Color.NONE)
-            of_color = (tuple(one for one in group if one.target.backend.color in colors) for group in self.groups)
-            found = self._by_color[color] = tuple(of_color)
+            found = self._by_color[color] = _groups([one for one in self._usable if one.target.backend.color in colors])
         return found
+
+
+def _groups(usable: list[Candidate]) -> tuple[tuple[Candidate, ...], ...]:
+    sound = [one for one in usable if not one.target.state.is_degraded]
+    cold = _cold(sound)
+    ready = [one for one in sound if one not in cold] if cold else sound
+    primaries = tuple(one for one in ready if one.target.backend.role is Role.PRIMARY)
+    backups = tuple(one for one in ready if one.target.backend.role is Role.BACKUP)
+    degraded = tuple(one for one in usable if one.target.state.is_degraded)
+    return tuple(group for group in (primaries, backups, cold, degraded) if group)
 
 
 def _cold(candidates: list[Candidate]) -> tuple[Candidate, ...]:

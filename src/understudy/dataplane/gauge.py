@@ -5,13 +5,13 @@ through a callback, some a second and backend. Judges nothing, and keeps nothing
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from heapq import nlargest
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from understudy.core.usual_pace import Measured
-from understudy.dataplane.speed import READ_INTERVAL_S, size_bytes, written_by
+from understudy.dataplane.speed import size_bytes, written_by
 from understudy.errors import FailureKind
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SPEED_S_MIN = 0.2
 SPEED_BYTES_MIN = 100
 SPEED_PIECES_MIN = 25
+# Of many answers a few a second are measured: each takes up to half a millisecond, and the last dozen decides.
+MEASURE_INTERVAL_S = 0.25
 # How many ends are kept of a backend to tell what ran beside an answer, and how many of those that run still are looked at.
 ENDS_KEPT = 256
 RUNNING_MAX = 1024
@@ -60,7 +62,7 @@ class Gauge:
         ends = self._ends.get(attempt.name)
         if ends is None:
             ends = self._ends[attempt.name] = _Ends()
-        if kind is None and now_s >= ends.read_at_s + READ_INTERVAL_S and _tells(attempt):
+        if kind is None and now_s >= ends.read_at_s + MEASURE_INTERVAL_S and _tells(attempt):
             ends.read_at_s = now_s
             self._hear(attempt.name, self._measured(attempt, ends, now_s))
         # After that, for nobody runs beside himself.
@@ -68,23 +70,86 @@ class Gauge:
 
     def _measured(self, attempt: "RunningAttempt", ends: _Ends, now_s: float) -> Measured:
         sent_at_s, content_at_s = attempt.sent_at_s, attempt.content_at_s
-        others = [*ends.spans, *_running_beside(attempt, now_s)]
+        # Where more come in a minute than are kept, those that are kept tell of less than a minute.
+        is_full = len(ends.spans) == ENDS_KEPT
+        rate_s = max(1.0, min(RATE_S, now_s - ends.spans[0][2])) if is_full else RATE_S
+        beside = _Beside(sent_at_s, content_at_s, now_s, rate_s)
+        for other in (*ends.spans, *_running_beside(attempt, now_s)):
+            beside.add(*other)
         speed, pieces_s = _speeds(attempt, now_s)
+        waited_s, lasted_s = content_at_s - sent_at_s, now_s - content_at_s
         return Measured(
             model=attempt.choice.model,
             prompt_bytes=len(attempt.exchange.body),
             # A model that was loaded for this request says nothing of the next.
-            first_content_s=content_at_s - sent_at_s if attempt.is_loaded else 0.0,
+            first_content_s=waited_s if attempt.is_loaded else 0.0,
             speed=speed,
             pieces_s=pieces_s,
-            lasted_s=now_s - content_at_s,
-            waiting_load=1.0 + _beside(others, sent_at_s, content_at_s),
-            writing_load=1.0 + _beside(others, content_at_s, now_s),
-            writers=1.0 + _beside(((other[1], *other[1:]) for other in others), content_at_s, now_s),
-            rate=_rate(others, now_s),
-            stalls=_stalls(others, content_at_s, now_s),
-            ahead=_ahead(others, sent_at_s, content_at_s),
+            lasted_s=lasted_s,
+            waiting_load=1.0 + beside.while_waiting_s / waited_s,
+            writing_load=1.0 + (beside.while_writing_s / lasted_s if lasted_s > 0.0 else 0.0),
+            writers=1.0 + (beside.writing_s / lasted_s if lasted_s > 0.0 else 0.0),
+            rate=(1 + beside.sent) / rate_s,
+            stalls=beside.stalls(),
+            ahead=tuple(nlargest(STALLS_MAX, beside.ahead)),
         )
+
+
+class _Beside:
+    """What other attempts did in the two parts of one: seconds that they ran in each, and that they wrote in the second."""
+
+    __slots__ = (
+        "_content_at_s",
+        "_lately_at_s",
+        "_now_s",
+        "_sent_at_s",
+        "_still",
+        "_waits",
+        "ahead",
+        "sent",
+        "while_waiting_s",
+        "while_writing_s",
+        "writing_s",
+    )
+
+    def __init__(self, sent_at_s: float, content_at_s: float, now_s: float, rate_s: float) -> None:
+        self._sent_at_s = sent_at_s
+        self._content_at_s = content_at_s
+        self._now_s = now_s
+        self.while_waiting_s = self.while_writing_s = self.writing_s = 0.0
+        # How many were sent within `rate_s`.
+        self.sent = 0
+        self._lately_at_s = now_s - rate_s
+        # Those that had their first content while this one waited: for how long they waited beside it, and their bytes.
+        self.ahead: list[tuple[float, int]] = []
+        self._waits: list[tuple[float, int]] = []
+        self._still = (0.0, 0)
+
+    def add(self, sent_at_s: float, content_at_s: float, ended_at_s: float, prompt_bytes: int) -> None:
+        """Take one, which had no content yet where that is when it ended."""
+        now_s, begun_at_s = self._now_s, self._content_at_s
+        self.sent += sent_at_s >= self._lately_at_s
+        if ended_at_s <= self._sent_at_s:
+            return
+        self.while_waiting_s += max(0.0, min(begun_at_s, ended_at_s) - max(self._sent_at_s, sent_at_s))
+        if content_at_s <= begun_at_s:
+            waited_s = content_at_s - max(self._sent_at_s, sent_at_s)
+            if waited_s > 0.0:
+                self.ahead.append((waited_s, prompt_bytes))
+        if ended_at_s <= begun_at_s:
+            return
+        self.while_writing_s += ended_at_s - max(begun_at_s, sent_at_s)
+        self.writing_s += ended_at_s - max(begun_at_s, content_at_s)
+        waited_s = content_at_s - max(begun_at_s, sent_at_s)
+        if waited_s > 0.0:
+            if content_at_s < now_s:
+                self._waits.append((waited_s, prompt_bytes))
+            else:
+                self._still = max(self._still, (waited_s, prompt_bytes))
+
+    def stalls(self) -> tuple[tuple[float, int], ...]:
+        """Return those whose prompts were taken in while it was written: right before their content, and of one maybe still."""
+        return tuple(nlargest(STALLS_MAX, [*self._waits, self._still] if self._still[0] else self._waits))
 
 
 def _running_beside(attempt: "RunningAttempt", now_s: float) -> Iterator[_Span]:
@@ -112,38 +177,3 @@ def _speeds(attempt: "RunningAttempt", now_s: float) -> tuple[float, float]:
     if written < SPEED_BYTES_MIN and transcript.pieces < SPEED_PIECES_MIN:
         return 0.0, 0.0
     return written / elapsed_s, transcript.pieces / elapsed_s
-
-
-def _beside(others: Iterable[_Span], from_s: float, until_s: float) -> float:
-    """Return how many of these attempts ran between two instants, on an average."""
-    shared_s = sum(_shared_s(from_s, until_s, sent_at_s, ended_at_s) for sent_at_s, _, ended_at_s, _ in others)
-    return shared_s / (until_s - from_s) if until_s > from_s else 0.0
-
-
-def _rate(others: Sequence[_Span], now_s: float) -> float:
-    """Return how many attempts a second were sent of late, this one included."""
-    oldest_at_s = max(now_s - RATE_S, min((other[2] for other in others), default=0.0) if len(others) >= ENDS_KEPT else 0.0)
-    sent = 1 + sum(other[0] >= oldest_at_s for other in others)
-    return sent / max(1.0, now_s - oldest_at_s)
-
-
-def _stalls(others: Iterable[_Span], from_s: float, until_s: float) -> tuple[tuple[float, int], ...]:
-    """Return the others whose prompts were taken in meanwhile: right before their first content, and one of them maybe still."""
-    waits, still = [], (0.0, 0)
-    for sent_at_s, content_at_s, _, prompt_bytes in others:
-        wait = _shared_s(from_s, until_s, sent_at_s, content_at_s), prompt_bytes
-        if content_at_s < until_s:
-            waits.append(wait)
-        else:
-            still = max(still, wait)
-    return tuple(nlargest(STALLS_MAX, (each for each in (*waits, still) if each[0] > 0.0)))
-
-
-def _ahead(others: Iterable[_Span], from_s: float, until_s: float) -> tuple[tuple[float, int], ...]:
-    """Return the others that had their first content while this one waited for its own."""
-    waits = ((_shared_s(from_s, until_s, other[0], other[1]), other[3]) for other in others if other[1] <= until_s)
-    return tuple(nlargest(STALLS_MAX, (each for each in waits if each[0] > 0.0)))
-
-
-def _shared_s(from_s: float, until_s: float, began_at_s: float, ended_at_s: float) -> float:
-    return max(0.0, min(until_s, ended_at_s) - max(from_s, began_at_s))

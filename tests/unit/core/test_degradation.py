@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from understudy.core.degradation import HELD_BACK, HELD_MAX, Degradation, Grade, Look
+from understudy.core.degradation import HELD_BACK, HELD_MAX, QUIET_S, RECENT_S, Degradation, Grade, Look
 from understudy.core.usual_pace import SPEEDS_MIN, Measured
 
 USUAL = Measured("m", prompt_bytes=1000, first_content_s=1.0, speed=100.0)
@@ -88,6 +88,30 @@ def test_a_suspicion_passes_by_itself() -> None:
     assert play.answer(USUAL, 8) is Grade.SOUND
 
 
+def test_a_board_at_home_with_an_answer_every_few_minutes_is_found_out_too() -> None:
+    play = Play()
+    assert play.answer(SLOW, 20, every_s=300.0) is Grade.DEGRADED
+    play = Play()
+    play.count_until(Grade.SUSPICIOUS, SLOW)
+    assert play.answer(USUAL, 12, every_s=300.0) is Grade.SOUND
+
+
+def test_a_suspicion_that_no_answer_speaks_of_any_more_is_over_and_what_is_asked_now_is_learnt() -> None:
+    """Its clients use another model."""
+    other = replace(USUAL, model="other")
+    play = Play()
+    play.count_until(Grade.SUSPICIOUS, SLOW)
+    assert play.answer(other, int(QUIET_S / EVERY_S) + 100) is Grade.SOUND
+    assert play.answer(replace(SLOW, model="other"), 20) is Grade.DEGRADED
+
+
+def test_a_trial_of_one_whose_model_is_gone_ends_after_a_while() -> None:
+    play = Play()
+    play.count_until(Grade.DEGRADED, SLOW)
+    play.degradation.begin_trial(play.now_s)
+    assert play.answer(replace(USUAL, model="other"), int(QUIET_S / EVERY_S) + 1) is Grade.SOUND
+
+
 # --- like with like
 
 
@@ -121,6 +145,14 @@ def test_only_so_many_models_are_remembered() -> None:
     for number in range(8):
         play.answer(replace(USUAL, model=f"other-{number}"), 40)
     assert play.answer(SLOW, 12) is Grade.SOUND
+
+
+def test_the_model_that_is_asked_for_is_not_forgotten_for_others() -> None:
+    play = Play()
+    for number in range(20):
+        play.answer(replace(USUAL, model=f"other-{number}"), 20)
+        play.answer(USUAL, 4)
+    assert play.answer(SLOW, 20) is Grade.DEGRADED
 
 
 def test_what_lies_between_an_answer_and_its_being_learnt_is_bounded() -> None:
@@ -205,5 +237,5 @@ def test_a_trial_that_goes_neither_well_nor_badly_ends_all_the_same(speed: float
 def test_old_answers_say_nothing_of_now() -> None:
     play = Play()
     play.answer(SLOW, 3)
-    play.now_s += 1000.0
+    play.now_s += RECENT_S
     assert play.answer(SLOW, 3) is Grade.SOUND

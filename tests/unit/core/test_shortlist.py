@@ -208,6 +208,18 @@ def test_nobody_waits_for_a_model_that_no_other_has_that_the_file_does_not_name_
     assert names(other, warm) == [["other", "warm"]]
 
 
+def test_for_a_conversation_of_one_color_what_another_color_has_loaded_is_nothing() -> None:
+    def of(color: Color, one: Target) -> Target:
+        return replace(one, backend=replace(one.backend, color=color))
+
+    cold = of(Color.BLUE, ollama("cold", warm=("qwen",)))
+    backup = of(Color.BLUE, ollama("backup", role=Role.BACKUP))
+    warm = of(Color.GREEN, ollama("warm", loaded=("qwen:latest",)))
+    shortlist = Shortlist(snapshot(cold, backup, warm), CHAT)
+    assert [[one.name for one in group] for group in shortlist.groups_of("blue")] == [["cold"], ["backup"]]
+    assert [[one.name for one in group] for group in shortlist.groups_of("green")] == [["warm"]]
+
+
 def test_model_that_is_about_to_be_loaded_is_known_under_the_name_of_the_backend() -> None:
     cold = ollama("cold", warm=("qwen",), mapped=(("qwen", "qwen2.5:0.5b"),), listed=("qwen2.5:0.5b",))
     assert names(cold, target("b")) == [["b"], ["cold"]]

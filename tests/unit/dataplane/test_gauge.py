@@ -11,7 +11,7 @@ from support.targets import UP, target
 from support.transports import settle
 from understudy.core.snapshot import Model, Target
 from understudy.core.usual_pace import Measured
-from understudy.dataplane.gauge import Gauge
+from understudy.dataplane.gauge import ENDS_KEPT, Gauge
 
 WORDS = "x" * 150
 END = chunk(FINISH + DONE) + LAST_CHUNK
@@ -130,6 +130,9 @@ async def test_how_often_a_backend_is_asked_is_counted_over_a_minute(monkeypatch
     for _ in range(30):
         await stage.answer(first_s=0.5, lasted_s=3.5)
     assert stage.heard[-1][1].rate == pytest.approx(0.25, rel=0.1)
+    for _ in range(ENDS_KEPT + 20):
+        await stage.answer(first_s=0.05, lasted_s=0.05)
+    assert stage.heard[-1][1].rate == pytest.approx(10.0, rel=0.1), "more in a minute than are kept"
 
 
 async def test_pieces_are_counted_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
