@@ -93,9 +93,7 @@ class World:
     """One play. `wrong` are the invariants that did not hold, `story` what was told, `seen` how often what happened."""
 
     def __init__(self, seed: int, path: Path) -> None:
-        self.loop = _Loop(START_S)
-        self.dice = Random(seed)
-        self.path = path
+        self.loop, self.dice, self.path = _Loop(START_S), Random(seed), path
         self.wrong: list[str] = []
         self.story: list[str] = []
         self.seen: Counter[str] = Counter()
@@ -108,8 +106,7 @@ class World:
         self._needs_person: dict[str, bool] = {}
         self._begun: dict[str, deque[float]] = {name: deque() for name in _NAMES}
         self._tasks: list[asyncio.Task[None]] = []
-        self._late_until_s = 0.0
-        self._last_cause = ""
+        self._late_until_s, self._last_cause = 0.0, ""
         self.is_quiet = False
         self._anew()
 
@@ -152,10 +149,10 @@ class World:
             if engine.state != "loads":
                 self._turn(name, "well")
         await asyncio.sleep(QUIET_S)
-        for target in self.published.current.targets:
-            if not is_usable(target):
-                self.wrong.append(f"{target.backend.name} gets no exchanges though it is well: {target.state}")
+        idle = [one for one in self.published.current.targets if not is_usable(one)]
+        self.wrong += [f"{one.backend.name} gets no exchanges though it is well: {one.state}" for one in idle]
         await self._end()
+        self.wrong += [f"{name}: needs a person still though it is well" for name in self._needs_person]
         self.wrong += [f"{name}: a restart has no end" for name in self._open]
         self.wrong += [str(context) for context in self.loop.mistakes]
 
@@ -194,6 +191,7 @@ class World:
             self.loop.call_later(self.dice.uniform(1.0, 40.0), self._come_back, name)
         elif what == "slow":
             self.publisher.set_upkeep(name, is_degraded=True)
+            self.loop.call_later(self.dice.uniform(10.0, 600.0), self._come_to_pace, name)
         else:
             self.engines[name].in_flight = self.dice.randrange(4)
 
@@ -254,6 +252,10 @@ class World:
     def _come_back(self, name: str) -> None:
         if self.engines[name].state in {"hung", "asleep"}:
             self._turn(name, "well")
+
+    def _come_to_pace(self, name: str) -> None:
+        self.publisher.set_upkeep(name, is_degraded=False)
+        self.supervisor.on_pace_recovered(name)
 
     def _wake(self, name: str) -> None:
         target = next(one for one in self.published.current.targets if one.backend.name == name)
@@ -353,9 +355,8 @@ class World:
         elif event == "restart.gave_up":
             is_slow = "far below" in str(fields["reason"])
             # One that was only slow when it was given up, and kept its exchanges, may go down yet.
-            self._expect(
-                self._needs_person.get(name, True) and not (is_slow and name in self._needs_person), f"{name}: given up twice"
-            )
+            is_news = self._needs_person.get(name, True) and not (is_slow and name in self._needs_person)
+            self._expect(is_news, f"{name}: given up twice")
             self._needs_person[name] = is_slow
             self._given_up.add(name)
 

@@ -22,7 +22,7 @@ LOGGED: Mapping[str, dict[str, object]] = {
     "backend.recovered_pace": {"backend": "gpu0"},
     "restart.started": {"backend": "gpu0", "reason": "6 probes failed"},
     "restart.failed": {"backend": "gpu0", "reason": "exit status 1", "exit_status": 1, "output": ["hf_abcdefSECRET"]},
-    "restart.gave_up": {"backend": "gpu0", "reason": "5 restarts within 1 h"},
+    "restart.gave_up": {"backend": "gpu0", "taken_out": True, "reason": "5 restarts within 1 h"},
     "restart.succeeded": {"backend": "gpu0", "lasted_s": 12.5, "first_content_s": 0.2},
     "restart.recovered": {"backend": "gpu0", "first_content_s": 0.2},
     "pool.became_empty": {"backends": 8},

@@ -13,6 +13,7 @@ QWEN, LLAMA = Model("qwen:latest"), Model("llama:latest")
 GOOD = Finding(Seen.GOOD, EngineKind.OLLAMA, "0.15.1", tuple(DialectName), (QWEN, LLAMA))
 BAD = Finding(Seen.BAD, reason="timed out")
 REFUSED = Finding(Seen.BAD, reason=MEANING[FailureKind.REFUSED].words, is_refusing=True)
+ASLEEP = Finding(Seen.LOADING, EngineKind.OLLAMA, reason="asleep", is_asleep=True)
 
 
 class Play:

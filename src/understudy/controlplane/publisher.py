@@ -265,7 +265,9 @@ def _reason_unprobed(duty: Duty) -> str:
 
 
 def _seen_as(health: Health, state: BackendState) -> BackendState:
-    return replace(state, condition=health.condition, since_at_s=health.since_at_s, reason=health.reason)
+    # What ended by itself meanwhile may bring a sleeper back before a probe does.
+    is_asleep = state.is_asleep and health.condition is Condition.DOWN
+    return replace(state, condition=health.condition, since_at_s=health.since_at_s, reason=health.reason, is_asleep=is_asleep)
 
 
 def _learnt(state: BackendState, finding: Finding) -> BackendState:
@@ -287,8 +289,13 @@ def _learnt(state: BackendState, finding: Finding) -> BackendState:
         version=finding.version or (state.version if is_same_engine else ""),
         dialects=finding.dialects or state.dialects,
         models=state.models if finding.models is None else finding.models,
-        is_asleep=finding.is_asleep,
+        is_asleep=finding.is_asleep or (state.is_asleep and is_same_engine and _learnt_nothing(finding)),
     )
+
+
+def _learnt_nothing(finding: Finding) -> bool:
+    """Whether the probe failed without a word of the engine, as one does that came too late: what sleeps is asleep still."""
+    return finding.seen is Seen.BAD and not finding.version and finding.models is None and not finding.is_refusing
 
 
 def _lost_models(was: BackendState, state: BackendState) -> tuple[str, ...]:

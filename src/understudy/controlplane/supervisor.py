@@ -15,7 +15,7 @@ from understudy.controlplane.publisher import Publisher
 from understudy.controlplane.restart_counts import RestartCounts
 from understudy.controlplane.state_file import RestartsKeeper
 from understudy.core import restart as course
-from understudy.core.ailment import Facts, peers_of
+from understudy.core.ailment import Facts, peers_of, with_memory
 from understudy.core.restart import UNDER_WAY, Command, Phase, Restart, Step
 from understudy.core.snapshot import Backend, Published, Target
 from understudy.core.upkeep import RestartKind, RestartRules
@@ -29,7 +29,6 @@ FINISH_S_MAX: Final = 5.0
 _NO_RULES: Final = "the file names no means of restarting it; want a restart: under the backend"
 _STOPPING: Final = "the daemon is stopping"
 _OWN_MISTAKE: Final = "a mistake of the daemon's own, which its log tells"
-_OUT_OF_MEMORY: Final = "memory had run out"
 _NO_OUTCOME: Final = MeansOutcome(is_done=True)
 
 
@@ -171,6 +170,13 @@ class Supervisor:
         watch.restart = course.ended(watch.restart, _words_of_end(outcome))
         self._step(name)
 
+    def on_pace_recovered(self, name: str) -> None:
+        """Hear that a backend that was slow is at its usual pace again (backend.recovered_pace)."""
+        watch = self._watches.get(name)
+        if watch is not None and not self._is_closed:
+            self._step(name)
+            self._take(name, course.pace_recovered(watch.restart))
+
     async def restart(self, name: str) -> RestartOrder:
         """Take the operator's word; returns at once, when it has begun or is refused."""
         watch, target = self._watches.get(name), self._target(name)
@@ -257,10 +263,11 @@ class Supervisor:
                 lasted_s = round(self._clock() - watch.acted_at_s, 3)
                 self._tell("restart.succeeded", {"backend": name, "lasted_s": lasted_s, "first_content_s": watch.first_content_s})
                 self._around.renew(name)
-                watch.loaded = ()
+                watch.loaded, watch.first_content_s = (), None
                 self._publisher.set_upkeep(name, is_restarting=False, is_degraded=False)
             case Command.RECOVER:
                 self._tell("restart.recovered", {"backend": name, "first_content_s": watch.first_content_s})
+                watch.loaded, watch.first_content_s = (), None
                 self._publisher.set_upkeep(name, is_restarting=False)
             case Command.FAIL:
                 is_pausing = watch.restart.phase is Phase.PAUSING
@@ -268,7 +275,7 @@ class Supervisor:
                 self._tell_failure(name, watch, watch.restart.reason, next_in_s=next_in_s)
             case Command.GIVE_UP:
                 times = len(course.recent(watch.restart, watch.rules, self._clock()))
-                fields = {"backend": name, "times": times, "window_s": watch.rules.window_s}
+                fields = {"backend": name, "times": times, "window_s": watch.rules.window_s, "taken_out": watch.restart.is_out}
                 self._tell("restart.gave_up", {**fields, "reason": watch.restart.reason})
 
     def _begin_acting(self, name: str, watch: _Watch) -> None:
@@ -381,7 +388,7 @@ def _identity(backend: Backend) -> tuple[object, ...]:
 
 
 def _words_of_end(outcome: MeansOutcome) -> str:
-    return _reason_with_memory(outcome.words or "its process has ended", outcome)
+    return with_memory(outcome.words or "its process has ended", was_out_of_memory=outcome.was_out_of_memory)
 
 
 def _with_memory(step: Step, outcome: MeansOutcome) -> Restart:
@@ -389,9 +396,4 @@ def _with_memory(step: Step, outcome: MeansOutcome) -> Restart:
     restart = step.restart
     if Command.FAIL not in step.commands or restart.phase not in (Phase.PAUSING, Phase.GAVE_UP):
         return restart
-    return replace(restart, reason=_reason_with_memory(restart.reason, outcome))
-
-
-def _reason_with_memory(reason: str, outcome: MeansOutcome) -> str:
-    is_to_be_said = outcome.was_out_of_memory and _OUT_OF_MEMORY not in reason
-    return f"{reason}; {_OUT_OF_MEMORY}" if is_to_be_said else reason
+    return replace(restart, reason=with_memory(restart.reason, was_out_of_memory=outcome.was_out_of_memory))

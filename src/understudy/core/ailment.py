@@ -19,6 +19,7 @@ from understudy.core.shortlist import is_serving
 from understudy.core.snapshot import Condition, Duty, RoutingSnapshot, Target
 from understudy.core.upkeep import NO_WAKING, RestartRules
 
+OUT_OF_MEMORY: Final = "memory had run out"
 # Work that was seen to go on speaks for a backend for this long, whatever its probes say.
 MOVED_S: Final = 10.0
 
@@ -167,6 +168,11 @@ def lasts(cause: Cause, signs: Signs, facts: Facts) -> bool:
         Cause.EXITED: bool(signs.exited),
     }
     return state.duty is Duty.READY and still[cause]
+
+
+def with_memory(reason: str, *, was_out_of_memory: bool) -> str:
+    """Return the reason, which says once that memory had run out where it had."""
+    return f"{reason}; {OUT_OF_MEMORY}" if was_out_of_memory and OUT_OF_MEMORY not in reason else reason
 
 
 def _has_failed(signs: Signs, rules: RestartRules, facts: Facts, now_s: float) -> bool:

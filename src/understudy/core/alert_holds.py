@@ -1,7 +1,8 @@
 """Hold back what is not news yet while a backend is being restarted: that it is up again, and for a while that it is down.
 
 Called by core.alerting, whose incidents it looks at. A backend that is being restarted answers probes before it has proven
-itself, and gets no request until then; one that was given up may answer them, too, and still needs a person.
+itself, and gets no request until then; one that was given up may answer them, too, and still needs a person. One that was given
+up for being slow gets its requests, so that nothing of it is held back.
 Pure: the caller passes now_s (seconds, loop time). Never opens or forgets an incident.
 """
 
@@ -23,20 +24,25 @@ class RestartHolds:
         self._answering: set[str] = set()
         # Backends whose restart has failed with no further one to come: given up in the same instant, or called off.
         self._ended: set[str] = set()
+        # Backends that were given up and get requests all the same.
+        self._in_service: set[str] = set()
 
     def hear(self, alert: Alert, now_s: float, counts: Cost | None) -> bool:
         """Hear of an alert before its incident does; return whether it is held back. A restart that helped ends being down."""
         who = alert.who
         if alert.topic == "restart":
             self._ended.discard(who)
+            self._in_service.discard(who)
             if alert.is_last:
                 self._ended.add(who)
+            if alert.keeps_exchanges:
+                self._in_service.add(who)
             if alert.phase is Phase.ENDS:
                 self._answering.discard(who)
                 self._end_down(who, now_s, counts)
         elif alert.topic == "condition":
             self._answering.discard(who)
-            if alert.phase is Phase.ENDS and self._restart(who) is not None:
+            if alert.phase is Phase.ENDS and self._restart(who) is not None and who not in self._in_service:
                 self._answering.add(who)
                 return True
         return False
@@ -52,8 +58,8 @@ class RestartHolds:
 
     def forget(self, who: str) -> None:
         """Hold back nothing of `who` any more."""
-        self._answering.discard(who)
-        self._ended.discard(who)
+        for held in (self._answering, self._ended, self._in_service):
+            held.discard(who)
 
     def delayed(self, want: Want) -> Want:
         """Return `want`, ready no sooner than the restart that may have put it right by then."""

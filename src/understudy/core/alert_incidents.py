@@ -42,7 +42,8 @@ class Phase(StrEnum):
 class Alert:
     """One log event, read as news of the incident `topic` of `who` ("" where there is one only).
 
-    `is_last`: a restart has failed, and no further one is to come.
+    `is_last`: a restart has failed, and no further one is to come. `keeps_exchanges`: its subject was given up and gets exchanges
+    all the same.
     """
 
     event: str
@@ -52,6 +53,7 @@ class Alert:
     severity: Severity
     facts: Mapping[str, str] = field(default_factory=dict)
     is_last: bool = False
+    keeps_exchanges: bool = False
 
     @property
     def key(self) -> tuple[str, str]:

@@ -60,6 +60,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "no good probe": "没有成功的探测",
     "asleep": "休眠中",
     "no token came": "没有收到 token",
+    "no token came in that time": "其间没有收到 token",
     "gave an answer that is not JSON": "应答不是 JSON",
     "gave an answer of an unknown shape": "应答格式未知",
     "gave an answer without a token": "应答中没有 token",

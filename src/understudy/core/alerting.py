@@ -111,7 +111,7 @@ def alert_of(event: str, fields: Mapping[str, object]) -> Alert | None:
     who = next((_told(fields[each]) for each in subjects if fields.get(each)), "")
     facts = {each: _told(_measured(each, fields)) for each in _FACTS if fields.get(each) not in (None, False, "", [], ())}
     is_last = name == "restart.failed" and fields.get("next_in_s", 0.0) is None
-    return Alert(name, phase, topic, who, severity, facts, is_last)
+    return Alert(name, phase, topic, who, severity, facts, is_last, keeps_exchanges=fields.get("taken_out") is False)
 
 
 class AlertDesk:

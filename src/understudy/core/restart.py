@@ -88,10 +88,11 @@ class Command(StrEnum):
 class Restart:
     """One backend's restart. Instants are loop time in seconds and may lie before the process began.
 
-    `cause` and `reason` are those of the restart that is under way or was last. `is_out`: the backend gets no exchanges because
-    of us. `well_at_s` is since when it gets them, in service and not slow, None: it is not so. `begun_at_s` are the restarts that
-    count towards the bound; the next one begins not before `not_before_s`. `is_asking`: a token was asked for; the next one is
-    not before `ask_at_s`. `held` says what a restart that is due, or would be, waits for.
+    `cause` and `reason` are those of the restart that is under way or was last; `cause` is None once a backend that was given up
+    is told to be well. `is_out`: the backend gets no exchanges because of us. `well_at_s` is since when it gets them, in service
+    and not slow, None: it is not so. `begun_at_s` are the restarts that count towards the bound; the next one begins not before
+    `not_before_s`. `is_asking`: a token was asked for; the next one is not before `ask_at_s`. `held` says what a restart that is
+    due, or would be, waits for.
     """
 
     phase: Phase = Phase.WATCHING
@@ -192,6 +193,12 @@ def acted(restart: Restart, rules: RestartRules, failure: str, facts: Facts, now
     return _fail(restart, rules, failure, facts, now_s) if failure else Step(turned(restart, Turn.DONE, now_s))
 
 
+def pace_recovered(restart: Restart) -> Step:
+    """Take that it is at its usual pace, and not only on trial: one in service that was given up for being slow is well."""
+    is_over = restart.phase is Phase.GAVE_UP and restart.cause is Cause.DEGRADED and restart.well_at_s is not None
+    return _recover(restart) if is_over else Step(restart)
+
+
 def proved(restart: Restart, rules: RestartRules, failure: str, facts: Facts, now_s: float) -> Step:
     """Take what became of the token that was asked for: `failure` says why it did not come, "": it came."""
     if not restart.is_asking:
@@ -204,8 +211,7 @@ def proved(restart: Restart, rules: RestartRules, failure: str, facts: Facts, no
         return Step(restart)
     restart = replace(restart, is_out=False, signs=replace(restart.signs, has_served=True, exited=""))
     if restart.phase is Phase.GAVE_UP:
-        # A person is needed all the same: nobody knows what ails it, and it has yet to be well for long.
-        return Step(restart, (Command.RECOVER,))
+        return _recover(restart)
     command = Command.SUCCEED if restart.phase is Phase.PROVING else Command.RECOVER
     not_before_s = max(restart.not_before_s, now_s + pause_s(rules, len(recent(restart, rules, now_s)), facts.dice))
     return Step(replace(turned(restart, Turn.PROVEN, now_s), not_before_s=not_before_s), (command,))
@@ -288,7 +294,8 @@ def _await_proof(restart: Restart, rules: RestartRules, facts: Facts, now_s: flo
     if signs.exited:
         return _fail(restart, rules, f"it ended before it was ready: {signs.exited}", facts, now_s)
     if now_s >= restart.since_at_s + rules.ready_s:
-        why = signs.barren if is_serving(facts.target) else facts.target.state.reason
+        unanswered = "no token came in that time" if restart.is_asking else ""
+        why = (signs.barren or unanswered) if is_serving(facts.target) else facts.target.state.reason
         words = f"not ready within {rules.ready_s:g}s: {why or 'no good probe'}"
         return _fail(restart, rules, words, facts, now_s)
     return _ask_when_back(restart, facts, now_s)
@@ -323,12 +330,19 @@ def _pause(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) ->
 
 def _after_giving_up(restart: Restart, rules: RestartRules, facts: Facts, now_s: float) -> Step:
     if restart.well_at_s is not None and now_s - restart.well_at_s >= rules.window_s:
-        return Step(replace(turned(restart, Turn.FORGET, now_s), begun_at_s=()))
+        # What it was given up for is over, and nobody has said so yet.
+        commands = (Command.RECOVER,) if restart.cause is not None else ()
+        return Step(replace(turned(restart, Turn.FORGET, now_s), cause=None, begun_at_s=()), commands)
     cause, reason = ailment.need(restart.signs, rules, facts, now_s)
     if restart.is_out or cause is None or cause is restart.cause is Cause.DEGRADED:
         return _ask_when_back(restart, facts, now_s)
     # It was well since it was given up, or is only known to have been given up by the daemon before this one.
     return _give_up(replace(restart, cause=cause, reason=reason), cause)
+
+
+def _recover(restart: Restart) -> Step:
+    """Tell that one that was given up is well, which brings no restart any sooner: it has yet to be well for long."""
+    return Step(replace(restart, cause=None), (Command.RECOVER,))
 
 
 _STEPS: Final = {

@@ -261,6 +261,8 @@ class Upkeep:
         """Hear what is told."""
         if self.alerts is not None:
             self.alerts.on_event(event, fields)
+        if event == "backend.recovered_pace" and self.supervisor is not None:
+            self.supervisor.on_pace_recovered(str(fields["backend"]))
 
     def on_exchange(self, record: ExchangeRecord) -> None:
         """Hear that an exchange is over."""

@@ -251,12 +251,13 @@ class Daemon(Operator):
             self.tally.renew(name)
         self.colors.on_plan()
         self.resolver.retain({backend.address.host for backend in self.published.current.plan.backends})
+        self.prober.on_plan_change()
+        self.upkeep.on_reload(settings)
+        # Last: what is let go of a backend that is gone is told, and counted, on the way.
         names = {backend.name for backend in settings.backends}
         self.metrics_kept.retain(names)
         if self.colors.shadows is not None:
             self.colors.shadows.counts.retain(names)
-        self.prober.on_plan_change()
-        self.upkeep.on_reload(settings)
         return None
 
     def _reload(self, trigger: str) -> ReloadResult:

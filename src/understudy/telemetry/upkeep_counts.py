@@ -54,7 +54,9 @@ class UpkeepCounts:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         restarting = GaugeMetricFamily(
-            "understudy_backend_restarting", "1 while a backend is out for a restart.", labels=("backend",)
+            "understudy_backend_restarting",
+            "1 while a backend gets no exchanges because of restarts: under way, not proven, or given up.",
+            labels=("backend",),
         )
         degraded = GaugeMetricFamily(
             "understudy_backend_degraded", "1 while a backend is used last for being slow.", labels=("backend",)

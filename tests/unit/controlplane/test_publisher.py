@@ -6,22 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.publisher_play import BAD, GOOD, LAPTOP, LLAMA, PI, QWEN, REFUSED, Play
+from support.publisher_play import ASLEEP, BAD, GOOD, LAPTOP, LLAMA, PI, QWEN, REFUSED, Play
 from understudy.controlplane.publisher import first_snapshot
 from understudy.core.ask import DialectName
 from understudy.core.color import Color
 from understudy.core.health import Seen
 from understudy.core.rollout import NO_ROLLOUT, Rollout
-from understudy.core.snapshot import (
-    Backend,
-    BackendState,
-    Condition,
-    Duty,
-    EngineKind,
-    HealthRules,
-    Model,
-    RoutingPlan,
-)
+from understudy.core.snapshot import Backend, BackendState, Condition, Duty, EngineKind, HealthRules, Model, RoutingPlan
 from understudy.engines.contract import Finding
 from understudy.errors import FailureKind
 
@@ -89,8 +80,26 @@ def test_loading_engine_is_out_at_once_and_tells_which_engine_it_is() -> None:
 
 
 def test_engine_sleeps_until_a_probe_finds_anything_else() -> None:
-    asleep = Finding(Seen.LOADING, EngineKind.OLLAMA, is_asleep=True)
-    assert [Play().find(*found).is_asleep for found in ((asleep,), (asleep, GOOD), (asleep, BAD))] == [True, False, False]
+    other = replace(BAD, engine=EngineKind.VLLM)
+    lists, loads = replace(BAD, models=()), Finding(Seen.LOADING, EngineKind.OLLAMA)
+    assert Play().find(ASLEEP).is_asleep
+    for found in (GOOD, REFUSED, other, lists, loads, replace(BAD, version="0.15.1")):
+        assert not Play().find(ASLEEP, found).is_asleep
+
+
+def test_probe_that_is_too_late_wakes_nobody() -> None:
+    """What is not known to be awake is no last resort: an exchange would wait for it in vain."""
+    assert Play().find(ASLEEP, BAD, BAD).is_asleep
+    assert not Play().find(GOOD, BAD, BAD, BAD).is_asleep
+
+
+def test_sleeper_that_answers_is_awake() -> None:
+    play = Play()
+    play.find(GOOD, ASLEEP)
+    for _ in range(PI.health.rise):
+        assert play.state().is_asleep
+        assert play.publisher.on_traffic("pi", None)
+    assert (play.state().condition, play.state().is_asleep) == (Condition.UP, False)
 
 
 def test_empty_list_means_serves_nothing_and_is_not_unknown() -> None:

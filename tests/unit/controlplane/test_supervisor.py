@@ -58,22 +58,14 @@ async def test_restart_that_fails_is_told_with_what_the_means_said_and_tried_aga
     async with staged() as stage:
         stage.engines.outcomes["gpu0"] = BOOM
         await stage.fall("gpu0")
-        assert stage.told[-1] == (
-            "restart.failed",
-            {
-                "backend": "gpu0",
-                "reason": "systemctl ended with exit status 1",
-                "exit_status": 1,
-                "output": ["Unit not found."],
-                "next_in_s": 10.0,
-                "out_of_memory": False,
-            },
-        )
+        how = {"exit_status": 1, "output": ["Unit not found."], "next_in_s": 10.0, "out_of_memory": False}
+        reason = "systemctl ended with exit status 1"
+        assert stage.told[-1] == ("restart.failed", {"backend": "gpu0", "reason": reason, **how})
         await stage.pass_s(10.0)
         assert stage.events("nth", "next_in_s")[-2:] == [("started", 2, None), ("failed", None, 20.0)]
         await stage.pass_s(60.0)
         assert stage.events("next_in_s")[-2:] == [("failed", None), ("gave_up", None)]
-        fields = {"backend": "gpu0", "times": 3, "window_s": 3600.0, "reason": BOOM.words}
+        fields = {"backend": "gpu0", "times": 3, "window_s": 3600.0, "taken_out": True, "reason": BOOM.words}
         assert stage.told[-1] == ("restart.gave_up", fields)
         await stage.pass_s(7200.0)
         assert stage.told[-1] == ("restart.gave_up", fields)
@@ -115,6 +107,17 @@ async def test_given_up_backend_that_answers_and_gives_a_token_gets_exchanges() 
         await stage.find("gpu0", GOOD, GOOD)
         assert usable(stage) == ["gpu0"]
         assert stage.told[-1] == ("restart.recovered", {"backend": "gpu0", "first_content_s": 0.25})
+
+
+async def test_slow_backend_that_is_given_up_is_told_to_be_well_when_it_is_at_its_pace() -> None:
+    async with staged(backend("gpu0", replace(RULES, is_degraded_enough=True, times_max=1)), backend("gpu1")) as stage:
+        for is_degraded in (True, False, True, False):
+            stage.publisher.set_upkeep("gpu0", is_degraded=is_degraded)
+            await stage.find("gpu0", GOOD, GOOD)
+        assert stage.events("taken_out")[1:] == [("succeeded", None), ("gave_up", False)]
+        for name in ("gpu0", "gpu0", "gpu1", "unknown"):
+            stage.supervisor.on_pace_recovered(name)
+        assert stage.told[3:] == [("restart.recovered", {"backend": "gpu0", "first_content_s": None})]
 
 
 async def test_child_that_ended_is_restarted_at_once_and_told_with_what_it_left() -> None:
@@ -284,6 +287,20 @@ async def test_proof_may_load_what_was_in_memory_before_however_many_restarts_ag
         del stage.engines.proofs["gpu0"]
         await stage.find("gpu0", has, has)
         assert (stage.events()[-1], stage.engines.loadable) == (("succeeded",), ("qwen",))
+
+
+async def test_proof_loads_nothing_that_was_in_memory_before_it_was_well_by_itself() -> None:
+    async with staged() as stage:
+        stage.engines.outcomes["gpu0"] = BOOM
+        await stage.fall("gpu0")
+        none = replace(GOOD, models=(Model("qwen", is_loaded=False),))
+        await stage.find("gpu0", none, none)
+        assert (stage.events()[-1], stage.engines.loadable) == (("recovered",), ("qwen",))
+        del stage.engines.outcomes["gpu0"]
+        await stage.pass_s(60.0)
+        await stage.fall("gpu0")
+        await stage.find("gpu0", none, none)
+        assert (stage.events()[-1], stage.engines.loadable) == (("succeeded",), ())
 
 
 async def test_restart_that_nobody_could_be_asked_about_is_told_without_the_time_of_a_token() -> None:

@@ -6,7 +6,20 @@ import pytest
 
 from support.restart_play import RULES, Course
 from support.targets import UP, snapshot_of, target
-from understudy.core.ailment import MOVED_S, Cause, Facts, Signs, delayed, excuse, lasts, looked_at, need, peers_of, probed
+from understudy.core.ailment import (
+    MOVED_S,
+    Cause,
+    Facts,
+    Signs,
+    delayed,
+    excuse,
+    lasts,
+    looked_at,
+    need,
+    peers_of,
+    probed,
+    with_memory,
+)
 from understudy.core.health import FAST_PROBES_MAX, Health, Seen
 from understudy.core.restart import Phase
 from understudy.core.snapshot import BackendState, Condition, Duty
@@ -171,3 +184,9 @@ def test_peers_are_those_of_its_color_that_the_operator_has_not_taken_out() -> N
     assert peers_of(snapshot, first, ("gpu0", "gpu3")) == ("gpu3", "gpu1")
     assert peers_of(snapshot_of(target(0), target(2, asleep)), target(0), ()) == ("", "")
     assert peers_of(snapshot_of(target(0), target(3, replace(UP, is_restarting=True))), target(0), ()) == ("", "gpu3")
+
+
+def test_reason_says_once_that_memory_had_run_out_where_it_had() -> None:
+    words = with_memory("it ended", was_out_of_memory=True)
+    assert words == with_memory(words, was_out_of_memory=True) == "it ended; memory had run out"
+    assert with_memory("it ended", was_out_of_memory=False) == "it ended"

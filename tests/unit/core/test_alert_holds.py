@@ -142,6 +142,41 @@ def test_a_restart_of_one_backend_holds_back_nothing_of_another() -> None:
     assert subjects(play.wait(600)) == ["gpu1 up"]
 
 
+def test_one_that_is_given_up_for_being_slow_is_up_again_as_soon_as_it_answers() -> None:
+    play = Play()
+    play.tell("restart.gave_up", taken_out=False)
+    play.wait(60)
+    play.tell("backend.went_down")
+    play.wait(60)
+    play.tell("backend.went_up")
+    assert subjects(play.wait(60)) == ["gpu0 up"]
+    # The operator's word takes it out, though the graver news stays what is told.
+    play.tell("backend.went_down")
+    play.tell("restart.started")
+    play.wait(60)
+    play.tell("backend.went_up")
+    assert "gpu0 up" not in subjects(play.wait(60))
+    play.tell("restart.succeeded")
+    assert subjects(play.wait(60)) == ["gpu0 running again; gpu0 up"]
+    assert len(play.desk) == 0
+
+
+def test_one_that_is_out_when_it_is_given_up_anew_is_held_back_again() -> None:
+    play = Play()
+    play.tell("restart.gave_up", taken_out=False)
+    play.tell("backend.went_down")
+    play.wait(60)
+    play.tell("restart.gave_up", taken_out=True)
+    play.tell("backend.went_up")
+    assert "gpu0 up" not in subjects(play.wait(60))
+    # It gives a token, and is slow still.
+    play.tell("restart.recovered")
+    play.tell("restart.gave_up", taken_out=False)
+    assert subjects(play.wait(60)) == ["gpu0 up"]
+    play.tell("restart.recovered")
+    assert subjects(play.wait(60)) == ["gpu0 running again"]
+
+
 def test_a_restart_that_helps_before_the_probes_say_so_ends_being_down_once() -> None:
     play = Play()
     play.tell("backend.went_down")

@@ -85,6 +85,7 @@ def test_both_sides_have_the_same_holes() -> None:
             "docker 应答 500: no；退出状态 137（SIGKILL，内核因内存不足所为，或有人所为）",
         ),
         ("not ready within 9s: refused the connection; memory had run out", "9 秒内未就绪：拒绝连接；内存已耗尽"),
+        ("not ready within 300s: no token came in that time", "300 秒内未就绪：其间没有收到 token"),
         ("/v1/models gave a list without data", "/v1/models 返回了没有 data 的列表"),
         (
             "writes 1 bytes/s, 9% of its usual 8 (median of 5 answers); refused the connection",

@@ -20,6 +20,7 @@ from understudy.core.restart import (
     delayed,
     ended,
     found_barren,
+    pace_recovered,
     pause_s,
     status_of,
     turned,
@@ -30,6 +31,11 @@ BAD, GOOD = Seen.BAD, Seen.GOOD
 TAKE_OUT, ACT, PROVE, PUT_BACK = Command.TAKE_OUT, Command.ACT, Command.PROVE, Command.PUT_BACK
 FAIL, GIVE_UP, SUCCEED, RECOVER = Command.FAIL, Command.GIVE_UP, Command.SUCCEED, Command.RECOVER
 DRAINED = replace(RULES, drain_s=20.0)
+
+
+def too_slow() -> Course:
+    """A backend that is slow, and that no restart is left for."""
+    return Course(replace(RULES, is_degraded_enough=True, times_max=0)).be(is_degraded=True).pass_s(1.0)
 
 
 # --- The table
@@ -136,6 +142,12 @@ def test_token_that_does_not_come_is_asked_for_again_until_the_time_is_up() -> N
     play.give_token("no token within 3s").pass_s(20.0)
     assert play.restart.reason == "not ready within 20s: no token within 3s"
     assert FAIL in play.take_did()
+
+
+def test_token_that_is_still_to_come_when_the_time_is_up_is_what_was_missing() -> None:
+    """A proof may load a model first, and takes as long as that does."""
+    play = Course(replace(RULES, ready_s=20.0)).fall().act().probe(GOOD, GOOD).pass_s(20.0)
+    assert (play.phase, play.restart.reason) == (Phase.PAUSING, "not ready within 20s: no token came in that time")
 
 
 def test_backend_that_does_not_come_back_in_time_has_failed() -> None:
@@ -293,12 +305,37 @@ def test_given_up_backend_that_is_still_slow_is_given_up_once_and_not_every_wind
     play = Course(replace(RULES, is_degraded_enough=True, times_max=0)).be(is_degraded=True).pass_s(3 * RULES.window_s)
     assert (play.phase, play.take_did()) == (Phase.GAVE_UP, [GIVE_UP])
     play.be(is_degraded=False).pass_s(RULES.window_s + 1.0)
-    assert play.phase is Phase.WATCHING
+    assert (play.phase, play.take_did()) == (Phase.WATCHING, [RECOVER])
 
 
-def test_slow_backend_that_is_given_up_keeps_its_exchanges() -> None:
-    play = Course(replace(RULES, is_degraded_enough=True, times_max=0)).be(is_degraded=True).pass_s(1.0)
+def test_slow_backend_that_is_given_up_keeps_its_exchanges_and_is_well_when_it_is_at_its_pace() -> None:
+    play = too_slow()
     assert (play.did, play.restart.is_out) == ([GIVE_UP], False)
+    play.take_did()
+    # A trial, which shows that it is slow still, is no end.
+    play.be(is_degraded=False).pass_s(100.0).be(is_degraded=True).pass_s(100.0)
+    assert play.did == []
+    play.be(is_degraded=False).pass_s(0.5).take(pace_recovered(play.restart)).take(pace_recovered(play.restart))
+    assert (play.take_did(), play.phase) == ([RECOVER], Phase.GAVE_UP)
+    # It is told again where it fails anew, and restarted no sooner.
+    assert play.be(is_degraded=True).pass_s(100.0).take_did() == [GIVE_UP]
+    play.be(is_degraded=False).pass_s(0.5).take(pace_recovered(play.restart)).pass_s(RULES.window_s + 1.0)
+    assert (play.phase, play.take_did()) == (Phase.WATCHING, [RECOVER])
+
+
+def test_given_up_backend_that_gives_a_token_and_is_slow_still_is_told_as_that() -> None:
+    slow = Course(replace(RULES, is_degraded_enough=True, times_max=1)).be(is_degraded=True).pass_s(0.5).fail_once()
+    assert slow.take_did() == [TAKE_OUT, ACT, FAIL, GIVE_UP]
+    slow.take(pace_recovered(slow.restart)).probe(GOOD).give_token().pass_s(60.0)
+    assert (slow.take_did(), slow.restart.is_out) == ([PROVE, RECOVER, GIVE_UP], False)
+
+
+def test_slow_backend_that_was_given_up_and_goes_down_is_well_when_it_has_proven_itself() -> None:
+    play = too_slow().be(is_degraded=False).probe(BAD, BAD, BAD)
+    play.take(pace_recovered(play.restart)).fall()
+    assert (play.take_did(), play.restart.cause) == ([GIVE_UP, TAKE_OUT, GIVE_UP], Cause.PROBES)
+    play.probe(GOOD, GOOD).give_token().pass_s(RULES.window_s + 1.0)
+    assert (play.take_did(), play.phase) == ([PROVE, RECOVER], Phase.WATCHING)
 
 
 def test_bound_that_a_reload_lowers_holds_for_the_pause_that_runs() -> None:

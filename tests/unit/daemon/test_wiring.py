@@ -116,6 +116,32 @@ async def test_backend_that_moves_begins_anew(engine: ScriptedEngine, tmp_path: 
             await eventually(lambda: running.condition() is Condition.UP, "up at its new address")
 
 
+async def test_backend_that_goes_in_the_middle_of_its_restart_leaves_no_series(engine: ScriptedEngine, tmp_path: Path) -> None:
+    path = tmp_path / "understudy.yaml"
+    with ScriptedEngine("gpu1") as second:
+        wanted = settings(backend(engine), backend(second, restart={"command": ["sleep", "60"]}))
+        path.write_text(json.dumps(wanted))
+        async with serving(wanted, tmp_path, path, {"XDG_STATE_HOME": str(tmp_path)}) as running:
+            assert await running.daemon.restart_backend("gpu1") == ""
+            await running.told("restart.started")
+            path.write_text(json.dumps(settings(backend(engine))))
+            assert (await running.daemon.reload()).ok
+            await running.told("restart.failed")
+            assert b'understudy_restarts_total{backend="gpu1"' not in running.daemon.metrics()
+
+
+async def test_given_up_backend_is_well_when_it_is_at_its_pace_again(engine: ScriptedEngine, tmp_path: Path) -> None:
+    restart = {"command": ["true"], "degraded": True, "max": "1 per 1h"}
+    wanted = settings(backend(engine, restart=restart))
+    async with serving(wanted, tmp_path, env={"XDG_STATE_HOME": str(tmp_path)}) as running:
+        for event in ("restart.succeeded", "restart.gave_up"):
+            running.daemon.publisher.set_upkeep("gpu0", is_degraded=True)
+            await running.told(event)
+        running.daemon.publisher.set_upkeep("gpu0", is_degraded=False)
+        running.daemon.tell("backend.recovered_pace", {"backend": "gpu0", "lasted_s": 1.0})
+        assert (await running.told("restart.recovered"))["first_content_s"] is None
+
+
 async def test_stopping_daemon_lets_a_running_exchange_finish(engine: ScriptedEngine, tmp_path: Path) -> None:
     gate = Gate()
     engine.then(answer(hold(gate), send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")))
