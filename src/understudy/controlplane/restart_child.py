@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from understudy.controlplane.means import MeansOutcome
-from understudy.controlplane.restart_left import end_left, mark_of
+from understudy.controlplane.restart_left import LeftChildren, mark_of
 from understudy.controlplane.restart_memory import MemoryKills, events_path
 from understudy.controlplane.restart_output import LineShare, Output
 from understudy.controlplane.restart_process import (
@@ -88,25 +88,26 @@ class Children:
         self._seats: dict[str, _Seat] = {}
         self._following = asyncio.Lock()
         self._mark = mark
-        self._has_followed = False
+        self._left = LeftChildren(mark, tell)
         self._is_closed = False
 
     async def follow(self, backends: Collection[Backend]) -> None:
         """End what is no longer wanted or is to be started otherwise, then start all that was not yet tried so.
 
-        For the start, when what an earlier daemon has left is ended first, and for reloads. What ended by itself or could not be
-        started was told, and is the supervisor's to restart.
+        For the start and for reloads. What ended by itself or could not be started was told, and is the supervisor's to restart.
+        What an earlier daemon has left of backends that are none of these is ended, too; nobody waits for that.
         """
         wanted = {one.name: one.restart for one in backends if one.restart and one.restart.kind is RestartKind.RUN}
         async with self._following:
-            if not self._has_followed:
-                await end_left(self._mark, {name: rules.grace_s for name, rules in wanted.items()}, self._tell)
-            self._has_followed = True
+            await self._left.end_others(wanted)
             await asyncio.gather(*(self._make_room(name, wanted.get(name)) for name in tuple(self._seats)))
             await asyncio.gather(*(self._fill(name, rules) for name, rules in wanted.items()))
 
     async def restart(self, name: str, rules: RestartRules) -> MeansOutcome:
-        """End the child, if it runs, and start it; done means started. Its port may be taken for a while after a kill."""
+        """End the child, if it runs, and what an earlier daemon has left of it, then start it; done means started.
+
+        Its port may be taken for a while after a kill.
+        """
         seat = self._seats.setdefault(name, _Seat())
         async with seat.lock:
             return await self._begin_anew(name, seat, rules)
@@ -114,6 +115,7 @@ class Children:
     async def close(self) -> None:
         """End every child, all at once; no other is started afterwards."""
         self._is_closed = True
+        await self._left.close()
         await asyncio.gather(*(self._close(seat) for seat in tuple(self._seats.values())))
 
     async def _make_room(self, name: str, rules: RestartRules | None) -> None:
@@ -167,6 +169,8 @@ class Children:
     async def _begin_anew(self, name: str, seat: _Seat, rules: RestartRules) -> MeansOutcome:
         child = seat.child
         if await self._empty(seat):
+            # It holds the port and the memory as the child before does.
+            await self._left.end(name, rules.grace_s)
             return self._start(name, seat, rules)
         program = child.program if child is not None else ""
         words = f"{program} could not be ended, not even by SIGKILL: it hangs in the kernel or belongs to another user"

@@ -59,7 +59,7 @@ class RestartMeans:
     async def follow(self, backends: Collection[Backend]) -> None:
         """Start the children that these have and that were never started; end those that are no longer among them.
 
-        The first time, what an earlier daemon has left of its children is ended before.
+        What an earlier daemon has left of a child is ended before that one starts, here and by `restart`.
         One whose command, environment or folder is another now is ended and started anew. One that ended by itself is left to
         the supervisor.
         """

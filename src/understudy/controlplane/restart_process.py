@@ -1,6 +1,7 @@
 """One process with a group of its own: started without a shell, heard without waiting for it, ended with all that it started.
 
-Used by controlplane.restart_command and restart_child. Decides nothing about when; blocks on nothing but fork and exec.
+Used by controlplane.restart_command and restart_child; restart_left reads /proc by it. Decides nothing about when; blocks on
+nothing but fork and exec.
 
 Popen rather than asyncio's subprocesses: uvloop gives a child a socket for its output, which /dev/stderr cannot open again, and
 reads on while its reading is paused.
@@ -35,6 +36,11 @@ _LOOK_AGAIN_S: Final = 0.02
 _LOOK_AT_GROUP_S: Final = 0.1
 _LOOK_AT_GROUP_S_MAX: Final = 0.3
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+# A pid_t holds more; no kernel gives more than 2^22 (proc(5), pid_max).
+_PID_DIGITS_MAX: Final = 9
+# Counted from the third field of proc(5)'s stat.
+_STARTED_FIELD: Final = 22 - 3
+_DEAD: Final = frozenset({b"Z", b"X"})
 _PROGRAM_CHARS_MAX: Final = 100
 # What shells add to the number of the signal (POSIX, sh, 2.8.2), and the last of the signals that are none of real time.
 _SIGNALED: Final = 128
@@ -112,6 +118,39 @@ def is_out_of_memory(exit_status: int, output: Output, is_kill_known: Callable[[
     if exit_status in {-signal.SIGKILL, _SIGNALED + signal.SIGKILL} and is_kill_known():
         return True
     return exit_status != 0 and output.tells_out_of_memory
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """What the kernel tells of a process. `started`: in clock ticks since the machine did. `is_dead`: awaits being asked how."""
+
+    is_dead: bool
+    parent: int
+    group: int
+    started: str
+
+
+def seen_pids() -> list[int]:
+    """List all processes that we can see, on Linux. Raises OSError."""
+    return [int(name) for name in os.listdir("/proc") if is_pid(name)]  # noqa: PTH208  # hundreds of Paths would take longer
+
+
+def is_pid(text: str) -> bool:
+    """Tell whether a text is a number that a process may have; `isdigit` alone takes powers and the like, `int` does not."""
+    return text.isascii() and text.isdigit() and len(text) <= _PID_DIGITS_MAX
+
+
+def facts_of(pid: int) -> ProcessFacts | None:
+    """Read /proc/PID/stat (proc(5)); None where no such process is seen. Raises OSError where that cannot be told."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123  # read of hundreds at once
+            # The name may hold anything; the third field begins behind its end.
+            fields = stat.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if len(fields) <= _STARTED_FIELD:
+        return None
+    return ProcessFacts(fields[0] in _DEAD, int(fields[1]), int(fields[2]), fields[_STARTED_FIELD].decode())
 
 
 class ProcessGroup:
@@ -306,16 +345,13 @@ def _start(launch: Launch) -> "subprocess.Popen[bytes]":
 
 
 def _has_living_member(group: int) -> bool:
-    """Look for a process of the group that is no zombie (proc(5), /proc/PID/stat)."""
-    for pid in os.listdir("/proc"):  # noqa: PTH208  # hundreds of Paths would take longer than the reading
-        if not pid.isdigit():
-            continue
+    """Look for a process of the group that is no zombie."""
+    for pid in seen_pids():
         try:
-            with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123  # as above, on Linux only
-                state, _, process_group = stat.read().rpartition(b")")[2].split()[:3]
+            facts = facts_of(pid)
         except OSError:
             continue
-        if int(process_group) == group and state not in {b"Z", b"X"}:
+        if facts is not None and facts.group == group and not facts.is_dead:
             return True
     return False
 

@@ -3,8 +3,10 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from support.alive import is_alive
 from support.running import eventually
 from understudy.controlplane.means import MeansOutcome
 from understudy.controlplane.restart_child import LINES_PER_S_MAX, Children
+from understudy.controlplane.restart_left import mark_for, mark_of
 from understudy.controlplane.restart_memory import MemoryKills
 from understudy.controlplane.restart_output import LINES_KEPT_MAX
 from understudy.core.snapshot import Address, Backend
@@ -21,6 +24,8 @@ from understudy.core.upkeep import RestartKind, RestartRules
 
 READY = "echo ready; exec sleep 1000"
 STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
+# Of this run alone: others on the machine look for theirs.
+MARK = mark_for(f"c{os.getpid():011}")
 OURS = {"PATH": os.environ["PATH"], "UNDERSTUDY_ADMIN_TOKEN": "token"}
 
 
@@ -38,7 +43,9 @@ class Stage:
     def __init__(self, kills: Path | None = None) -> None:
         self.told: list[tuple[str, dict[str, object]]] = []
         self.exits: list[tuple[str, MeansOutcome]] = []
-        self.children = Children(self._tell, lambda name, outcome: self.exits.append((name, outcome)), OURS, MemoryKills(kills))
+        self.children = Children(
+            self._tell, lambda name, outcome: self.exits.append((name, outcome)), OURS, MemoryKills(kills), mark=MARK
+        )
 
     def _tell(self, event: str, fields: dict[str, object]) -> None:
         assert "secret" not in str(fields)
@@ -243,6 +250,68 @@ async def test_a_flood_reaches_the_log_in_measure_and_nothing_is_held_up() -> No
         said = play.events("child.said", "a")
         assert len(said) <= 3 * LINES_PER_S_MAX
         assert any("left_out" in fields for fields in said)
+
+
+@contextmanager
+def left_behind(name: str, script: str = READY) -> Iterator[int]:
+    """Have a process that bears the mark of a daemon that is gone; yields its pid."""
+    gone = subprocess.Popen("true")
+    gone.wait()
+    file_id, namespace, *_ = MARK.split(":")
+    env = OURS | mark_of(f"{file_id}:{namespace}:{gone.pid}:1", name)
+    with subprocess.Popen(["sh", "-c", script], env=env, stdout=subprocess.PIPE) as one:
+        try:
+            assert one.stdout is not None
+            assert one.stdout.readline() == b"ready\n"
+            yield one.pid
+        finally:
+            one.kill()
+
+
+async def test_what_an_earlier_daemon_left_is_ended_before_the_operators_restart_starts_a_child_and_before_a_reload_does() -> (
+    None
+):
+    async with stage() as play:
+        with left_behind("a", STUBBORN) as left:
+            following = asyncio.ensure_future(play.children.follow([backend("a", grace_s=0.2)]))
+            assert (await play.children.restart("a", rules(READY, grace_s=0.2))).is_done
+            assert not is_alive(left)
+            await following
+        told = [event for event, fields in play.told if event == "child.started" or fields.get("pid") == left]
+        assert told[0] == "child.was_left"
+        assert len([pid for pid in play.pids("a") if is_alive(pid)]) == 1
+
+
+async def test_a_child_waits_for_what_was_left_of_its_own_name_alone_and_to_close_ends_all_waiting() -> None:
+    with left_behind("b", STUBBORN) as left, left_behind("c") as unwanted:
+        async with stage() as play:
+            following = asyncio.ensure_future(play.children.follow([backend("a"), backend("b", grace_s=1000.0)]))
+            await play.heard("a", "ready")
+            await eventually(lambda: not is_alive(unwanted), "the end of what no backend of the file is")
+            restarting = asyncio.ensure_future(play.children.restart("b", rules(READY, grace_s=1000.0)))
+            await asyncio.wait([restarting], timeout=0.0)
+            assert is_alive(left)
+            assert not play.pids("b")
+            async with asyncio.timeout(5.0):
+                await play.children.close()
+                await following
+                assert (await restarting).words == "the backend is no longer wanted"
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            assert not play.pids("b")
+            assert not play.exits
+            os.kill(left, signal.SIGKILL)
+            await eventually(lambda: not any(is_alive(int(str(fields.get("pid", 0)))) for _, fields in play.told), "all ends")
+
+
+async def test_children_start_where_nobody_can_be_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with stage() as play:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            await play.children.follow([backend("a")])
+        await play.heard("a", "ready")
 
 
 async def test_all_children_end_at_once_and_none_starts_afterwards() -> None:

@@ -20,8 +20,11 @@ from understudy.controlplane.restart_process import (
     ProcessGroup,
     StartError,
     environment_of,
+    facts_of,
     is_out_of_memory,
+    is_pid,
     program_of,
+    seen_pids,
     status_in_words,
     words_of,
 )
@@ -258,6 +261,39 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
     parent = subprocess.run([sys.executable, "-c", KILLED_PARENT], stdout=subprocess.PIPE, check=False)
     assert parent.returncode == -signal.SIGKILL
     until(lambda: not is_alive(int(parent.stdout)), "the child's end")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("1", True),
+        ("4194304", True),
+        ("", False),
+        ("self", False),
+        ("-1", False),
+        ("\u00b2", False),
+        ("\u0662", False),
+        ("9" * 5000, False),
+    ],
+)
+def test_a_process_has_a_number_of_plain_digits_and_few_of_them(text: str, is_one: bool) -> None:
+    assert is_pid(text) is is_one
+
+
+def test_the_kernel_tells_of_a_process_whose_it_is_and_whether_it_is_dead() -> None:
+    assert os.getpid() in seen_pids()
+    ours = facts_of(os.getpid())
+    assert ours is not None
+    assert (ours.is_dead, ours.parent, ours.group) == (False, os.getppid(), os.getpgid(0))
+    with subprocess.Popen(["sh", "-c", "exit 0"], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.read()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        dead = facts_of(child.pid)
+        assert dead is not None
+        assert (dead.is_dead, dead.parent) == (True, os.getpid())
+        assert int(dead.started) >= int(ours.started)
+    assert facts_of(child.pid) is None
 
 
 def test_a_program_gets_our_environment_but_for_what_is_said_to_us_alone() -> None:
