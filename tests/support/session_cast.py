@@ -205,7 +205,8 @@ class Cast:
         wanted = settings(
             *(backend(engine, self.setting.engine) for engine in self.engines),
             sessions=sessions,
-            health={"interval": "100ms", "max_fails": 0},
+            # An engine that is away refuses; one that answers late, on a machine that is busy with other plays, is not away.
+            health={"interval": "100ms", "timeout": "10s", "max_fails": 0},
             failover={"budget": 1},
         )
         daemon = Daemon(wanted, self._folder / f"daemon{number}")

@@ -21,7 +21,7 @@ SPEED_SOUND = 0.7
 FIRST_SLOW = 3.0
 FIRST_SOUND = 2.0
 # Less than this is the network's or the moment's, however many times the usual it is.
-FIRST_EXCESS_S_MIN = 0.25
+FIRST_EXCESS_S_MIN = 0.15
 
 # How many answers it takes, and how long they must go on: a hiccup of some seconds holds up many answers at once.
 SUSPICIOUS_MIN = 6
@@ -220,11 +220,11 @@ class Degradation:
             if share < SPEED_SOUND:
                 count = len(self._speeds)
                 said.append(f"writes {speed:.3g} bytes/s, {share:.0%} of its usual {usual:.3g} (median of {count} answers)")
-        firsts = self._firsts if len(self._firsts) >= len(self._shorts) else self._shorts
-        if firsts:
-            times, first_s, usual_s = (median(each[at] for each in firsts) for at in (1, 2, 3))
+        for firsts in (self._firsts, self._shorts):
+            times, first_s, usual_s = (median(each[at] for each in firsts) for at in (1, 2, 3)) if firsts else (0.0, 0.0, 0.0)
             if times > FIRST_SOUND:
                 said.append(f"begins after {first_s:.3g} s, usually within {usual_s:.3g} s (median of {len(firsts)} answers)")
+                break
         return "; ".join(said)
 
 

@@ -19,6 +19,8 @@ KEPT: Final = 48
 SPEEDS_MIN: Final = 12
 FIRSTS_MIN: Final = 20
 WAITS_MIN: Final = 20
+# Beside twice as many as ever at most, by factors of 1.4, a wait is judged by those beside fewer.
+MORE_STEPS_MAX: Final = 2
 # Some 100 KiB a backend at most.
 KINDS_MAX: Final = 32
 # Answers of harder kinds stand in for a kind that is not known; much harder ones tell nothing.
@@ -155,17 +157,20 @@ class UsualPace:
 
         None: that is not known. What it waited for long prompts is left out; the slow ones of the usual count, as in Pace. One
         that waits for answers to end waits as much longer as these are; so both the time and its share of the writing must be
-        beyond the usual.
+        beyond the usual. Beside more than ever it may wait for all that are more, one after the other.
         """
         wait = self._wait(one)
-        alike = None if wait is None or _is_alone(one) else _nearest(self._by_wait, 0, _step(one.waiting_load), WAITS_MIN)
-        if wait is None or alike is None:
+        if wait is None or _is_alone(one):
             return None
-        usual_s = quantile([each.waited_s for each in alike], SLOW_SHARE)
-        usual_share = quantile([each.share for each in alike], SLOW_SHARE)
-        if usual_s <= 0.0 or usual_share <= 0.0:
+        step = _step(one.waiting_load)
+        alike = _nearest(self._by_wait, 0, step, WAITS_MIN)
+        if alike is not None:
+            return _lateness(wait, alike, 0.0, 1.0)
+        fewer = max((kind for kind, kept in self._by_wait.items() if kind[1] < step and len(kept) >= WAITS_MIN), default=None)
+        if fewer is None or step > fewer[1] + MORE_STEPS_MAX:
             return None
-        return min(wait.waited_s / usual_s, wait.share / usual_share), usual_s
+        more = one.waiting_load / 2.0 ** (fewer[1] / 2.0)
+        return _lateness(wait, self._by_wait[fewer], (one.waiting_load - 1.0) * one.lasted_s, more * more)
 
     def _wait(self, one: Measured) -> _Wait | None:
         if one.prompt_bytes > SHORT_BYTES_MAX or one.first_content_s <= 0.0 or one.lasted_s <= 0.0:
@@ -207,6 +212,21 @@ def _nearest(
     ]
     harder, kept = min(near, key=lambda each: each[0], default=(HARDER_MAX + 1, None))
     return kept if harder <= HARDER_MAX else None
+
+
+def _lateness(wait: _Wait, usual: Iterable[_Wait], others_s: float, more: float) -> tuple[float, float] | None:
+    """Return how many times as long as usual that is, and the usual seconds.
+
+    So many times as many at once as usual may make it `more` times as long. None where others may have taken up so much of it,
+    `others_s`, that it tells nothing.
+    """
+    usual = tuple(usual)
+    usual_s = quantile([each.waited_s for each in usual], SLOW_SHARE)
+    usual_share = quantile([each.share for each in usual], SLOW_SHARE)
+    if usual_s <= 0.0 or usual_share <= 0.0:
+        return None
+    times = min(wait.waited_s / usual_s, wait.share / usual_share) / more
+    return (times, usual_s) if others_s <= 0.0 or (wait.waited_s - others_s) / usual_s >= times else None
 
 
 def _share(one: Measured, usual: Iterable[_Speed], part: float) -> float:

@@ -188,6 +188,11 @@ def test_late_first_contents_of_short_prompts_tell_also_where_it_writes_as_fast_
     play = Play(usual=usual)
     assert play.count_until(Grade.DEGRADED, late) <= 20
     assert play.looks[-1].words == "begins after 5 s, usually within 1 s (median of 12 answers)"
+    beside = replace(usual, waiting_load=3.0, lasted_s=10.0)
+    play = Play(known=40, usual=beside)
+    play.answer(usual, 40)
+    play.count_until(Grade.DEGRADED, replace(beside, first_content_s=5.0))
+    assert play.looks[-1].words == "begins after 5 s, usually within 1 s (median of 12 answers)", "those that were alone are none"
     assert play.answer(late, 20) is Grade.DEGRADED
     play.degradation.begin_trial(play.now_s)
     assert play.answer(late, 12) is Grade.DEGRADED
@@ -204,7 +209,7 @@ def test_first_contents_that_waited_for_others_are_not_compared() -> None:
 def test_a_fraction_of_a_second_is_nothing_however_many_times_the_usual() -> None:
     usual = replace(USUAL, speed=0.0, first_content_s=0.01)
     play = Play(usual=usual)
-    assert play.answer(replace(usual, first_content_s=0.2), 60) is Grade.SOUND
+    assert play.answer(replace(usual, first_content_s=0.15), 60) is Grade.SOUND
 
 
 # --- trials

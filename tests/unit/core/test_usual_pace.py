@@ -89,9 +89,20 @@ def test_a_short_prompt_that_waits_longer_than_usual_beside_as_many_is_late() ->
     assert usual.late_first_content(replace(short, first_content_s=1.0)) == pytest.approx((5.0, 0.2))
     # One that waits until others' answers end waits as much longer as these are.
     assert usual.late_first_content(replace(short, first_content_s=1.0, lasted_s=10.0)) == pytest.approx((1.0, 0.2))
-    assert usual.late_first_content(replace(short, waiting_load=9.0)) is None
+    assert usual.late_first_content(replace(short, waiting_load=9.0)) is None, "far more at once"
     assert usual.late_first_content(replace(short, prompt_bytes=2000)) is None
     assert usual.late_first_content(replace(short, waiting_load=1.0)) is None, "alone it is compared with those alone"
+
+
+def test_a_short_prompt_that_waits_beside_a_few_more_than_ever_is_late_where_they_cannot_be_why() -> None:
+    """Late first contents alone make more at once of as many requests a second."""
+    alone = replace(USUAL, prompt_bytes=200, lasted_s=0.6, first_content_s=0.1)
+    usual = learnt(alone)
+    late = usual.late_first_content(replace(alone, first_content_s=0.6, waiting_load=1.3))
+    assert late == pytest.approx((6.0 / 1.3**2, 0.1))
+    # Beside one more it may have waited for that one's end.
+    assert usual.late_first_content(replace(alone, first_content_s=0.6, waiting_load=1.9)) is None
+    assert usual.late_first_content(replace(alone, first_content_s=2.0, waiting_load=1.9)) == pytest.approx((20.0 / 1.9**2, 0.1))
 
 
 def test_long_prompts_that_were_taken_in_before_a_short_one_are_no_delay_of_its_own() -> None:
