@@ -137,12 +137,14 @@ async def test_a_server_whose_model_is_missing_is_told_each_time_and_never_start
     await stage.ended()
 
 
-async def test_a_server_whose_port_is_still_taken_ends_and_comes_when_it_is_free(stage: Stage) -> None:
+async def test_a_server_whose_port_is_still_taken_is_not_started_and_comes_when_it_is_free(stage: Stage) -> None:
     one = stage.backend()
     with socket.create_server(("127.0.0.1", stage.port)):
         await stage.means.follow([one])
         outcome = await stage.ended()
-        assert outcome.exit_status != 0
+        assert outcome == await stage.means.restart(one)
+        assert (outcome.is_done, outcome.words) == (False, f"port {stage.port} is taken by another process")
+        assert not stage.pids
     assert (await stage.means.restart(one)).is_done
     await stage.ready()
 

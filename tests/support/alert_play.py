@@ -1,11 +1,17 @@
-"""A desk of alerts with one channel, and a clock that goes second by second: the stage of plays about what a person is told."""
+"""The stages of plays about what a person is told: a desk with a clock that goes second by second, and alerts with channels."""
 
-from collections.abc import Mapping
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
 
+from understudy.controlplane.alerts import Alerts
 from understudy.core.alert_writing import Cost
 from understudy.core.alerting import AlertDesk, Message, alert_of
-from understudy.core.upkeep import AlertChannel
+from understudy.core.upkeep import AlertChannel, Severity
 
+GOOD = AlertChannel("json://good.example/SECRET")
+BAD = AlertChannel("json://bad.example/SECRET")
+DOWN: dict[str, object] = {"backend": "gpu0", "reason": "refused the connection"}
 RETRY_S = 5.0
 NIGHT = {"quiet_from_min": 22 * 60, "quiet_to_min": 7 * 60}
 # What the log carries with each event, as docs/events.md lists it.
@@ -80,6 +86,84 @@ class Play:
                 said.append(message)
                 self.messages.append((self.now_s, message))
         return said
+
+
+class Stage:
+    """Alerts with a clock that stands, channels that do as they are told, and a memory of what was said."""
+
+    def __init__(self, *channels: AlertChannel, wrong_url: str = "") -> None:
+        self.now_s = 1000.0
+        self.told: list[tuple[str, dict[str, object]]] = []
+        self.sent: list[tuple[str, str, str]] = []
+        self.severities: list[Severity | None] = []
+        self.refusals: dict[str, str | Exception] = {BAD.url: "it is broken"}
+        self.gates: dict[str, threading.Event] = {}
+        self._news = asyncio.Event()
+        self.was_asked = asyncio.Event()
+        self.told_no_time = False
+        self.alerts = Alerts(
+            channels,
+            clock=lambda: self.now_s,
+            wall=lambda: 0.0,
+            tell=self.tell,
+            notify=self.notify,
+            check=lambda url: "no such service" if url == wrong_url else "",
+            counts=lambda: Cost(1, 2),
+        )
+
+    def tell(self, event: str, fields: dict[str, object]) -> None:
+        self.told.append((event, fields))
+        self._news.set()
+
+    def notify(self, url: str, subject: str, body: str, severity: Severity | None) -> str:
+        self.severities.append(severity)
+        gate = self.gates.get(url)
+        if gate is not None:
+            gate.wait(30)
+        refusal = self.refusals.get(url, "")
+        if isinstance(refusal, Exception):
+            raise refusal
+        if not refusal:
+            self.sent.append((url, subject, body))
+        return refusal
+
+    def no_time(self) -> float:
+        """Fail, and from the second time on say that it was asked."""
+        if self.told_no_time:
+            self.was_asked.set()
+        self.told_no_time = True
+        return float("nan")
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not is_so():
+                self._news.clear()
+                await self._news.wait()
+
+    async def pass_time(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.alerts.tick()
+        await asyncio.sleep(0)
+
+    async def go_down(self) -> None:
+        """Lose a backend and begin to tell."""
+        self.alerts.tick()
+        self.alerts.on_event("backend.went_down", DOWN)
+        await self.pass_time(10.0)
+
+    async def failed(self, times: int) -> None:
+        """Wait until so many tries have failed on the first channel."""
+        async with asyncio.timeout(20):
+            while self.alerts.status()[0]["failed"] < times:
+                self.alerts._delivered.clear()
+                await self.alerts._delivered.wait()
+
+    def pause(self) -> float:
+        """Return the seconds to the first channel's next try."""
+        return float(self.alerts.status()[0]["next_try_in_s"])
+
+    def names(self) -> list[str]:
+        return [event for event, _ in self.told]
 
 
 def subjects(messages: list[Message]) -> list[str]:

@@ -73,8 +73,11 @@ def check(url: str) -> str:
         return f"Apprise failed at its URL: {type(error).__name__}"
 
 
-def deliver(url: str, subject: str, body: str, severity: Severity) -> str:
-    """Send one message and return why it could not be, "" when it was. Blocks, within the URL's own timeouts; raises nothing."""
+def deliver(url: str, subject: str, body: str, severity: Severity | None) -> str:
+    """Send one message and return why it could not be, "" when it was. Blocks, within the URL's own timeouts; raises nothing.
+
+    `severity` becomes Apprise's type of the message; None, that all it tells is over, becomes `success`.
+    """
     try:
         return without_secrets(_deliver(url, subject, body, severity), url)
     except ImportError:
@@ -83,7 +86,7 @@ def deliver(url: str, subject: str, body: str, severity: Severity) -> str:
         return f"Apprise failed at it: {type(error).__name__}"
 
 
-def _deliver(url: str, subject: str, body: str, severity: Severity) -> str:
+def _deliver(url: str, subject: str, body: str, severity: Severity | None) -> str:
     from apprise import Apprise, NotifyFormat, NotifyType
 
     asset = _asset()
@@ -93,7 +96,11 @@ def _deliver(url: str, subject: str, body: str, severity: Severity) -> str:
     kind = {Severity.INFO: NotifyType.INFO, Severity.WARNING: NotifyType.WARNING, Severity.ERROR: NotifyType.FAILURE}
     apprise = Apprise([service], asset=asset)
     result = apprise.notify(
-        body, title=subject, notify_type=kind[severity], body_format=NotifyFormat.TEXT, log_level=logging.DEBUG
+        body,
+        title=subject,
+        notify_type=kind[severity] if severity is not None else NotifyType.SUCCESS,
+        body_format=NotifyFormat.TEXT,
+        log_level=logging.DEBUG,
     )
     if result:
         return ""

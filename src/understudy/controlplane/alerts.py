@@ -31,7 +31,7 @@ CLOSE_S_MAX: Final = 5.0
 # Deliveries of one channel that hang, before no further one is begun.
 _HANGING_MAX: Final = 2
 
-Notify = Callable[[str, str, str, Severity], str]
+Notify = Callable[[str, str, str, Severity | None], str]
 Tell = Callable[[str, dict[str, object]], None]
 
 
@@ -78,6 +78,7 @@ class Alerts:
     """The channels of the file.
 
     `notify` sends one message and `check` looks at a URL, both blocking; they return why it could not be, "" when all is well.
+    `notify` gets the URL, subject, body and severity, None where all that the message tells is over.
     `clock` gives loop time, `wall` seconds since 1970; `counts` the totals of exchanges that failed and that were moved. Raises
     AlertError where Apprise is needed and not installed.
     """
@@ -100,6 +101,7 @@ class Alerts:
         self._check = check
         self._counts = counts
         self._desk = AlertDesk(())
+        self._has_heard = False
         self._boxes: list[_Box] = []
         self._delivered = asyncio.Event()
         self.set_channels(channels)
@@ -129,6 +131,9 @@ class Alerts:
         """Hear a log event. Cheap, and raises nothing."""
         # Without channels, too: one that is added later is to hear of what lasts then, and not of what is long over.
         try:
+            if not self._has_heard:
+                self._has_heard = True
+                self._desk.start(self._clock())
             alert = alert_of(event, fields)
             if alert is not None:
                 self._desk.on_event(alert, self._clock(), self._counts() if self._counts is not None else None)
@@ -233,7 +238,8 @@ class Alerts:
             self._delivered.set()
 
         url = box.channel.url
-        self._in_thread(url, partial(self._notify, url, message.subject, message.body, message.severity), end)
+        severity = None if message.is_over else message.severity
+        self._in_thread(url, partial(self._notify, url, message.subject, message.body, severity), end)
 
     def _deliver(self, box: _Box, message: Message, number: int) -> None:
         """Take that a try has succeeded, which may come after it was counted as failed and a further one has begun."""

@@ -76,12 +76,14 @@ class Fetcher:
         self._plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._trusting: ssl.SSLContext | None = None
 
-    async def fetch_finding(self, backend: Backend, engine: EngineKind, known: Finding | None = None) -> Finding:
-        """Probe `backend` as `engine`; takes at most `health.timeout_s` seconds. `known` as in engines.probe.
+    async def fetch_finding(
+        self, backend: Backend, engine: EngineKind, known: Finding | None = None, *, before: EngineKind = EngineKind.AUTO
+    ) -> Finding:
+        """Probe `backend` as `engine`; takes at most `health.timeout_s` seconds. `known` and `before` as in engines.probe.
 
         When the time is up, the remaining questions count as not answered; a finding that they would only have completed stands.
         """
-        finding, reason = await self._fetch_all(backend, probe(engine, known))
+        finding, reason = await self._fetch_all(backend, probe(engine, known, before=before))
         if finding.wants_key and not backend.api_key:
             # Its clients may well have keys of their own, which are passed on; only the list stays unknown.
             engine = EngineKind.OPENAI if finding.engine is EngineKind.AUTO else finding.engine

@@ -25,6 +25,10 @@ FAST_INTERVAL_S_MIN: Final = 0.5
 # How long a backend stays suspect after it was last said to be; who suspects it looks at it more often than that.
 SUSPECT_S: Final = 2.0
 
+# Of a backend that looked like a generic server, every so-many-th probe asks anew what it is: it may have been something in front
+# of the engine that answered. That takes one question more.
+ANEW_EVERY: Final = 10
+
 # The loop is looked at this often; when it is later than LATE_S_MAX the daemon itself was stopped or starved, and answers may
 # have waited in our own sockets all the while.
 BEAT_S: Final = 0.25
@@ -43,7 +47,10 @@ class Audience(Protocol):
 
 @dataclass(slots=True)
 class _Watch:
-    """One backend's tasks. `known` is its last finding while that was GOOD; `suspected` is set while it is suspect."""
+    """One backend's tasks. `known` is its last finding while that was GOOD; `suspected` is set while it is suspect.
+
+    `count` is that of the probes begun.
+    """
 
     backend: Backend
     soon: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,6 +58,7 @@ class _Watch:
     suspect_until_s: float = 0.0
     tasks: tuple[asyncio.Task[None], ...] = ()
     known: Finding | None = None
+    count: int = 0
 
 
 class Prober:
@@ -137,10 +145,14 @@ class Prober:
 
     async def _probe(self, watch: _Watch) -> None:
         started_at_s = self._clock()
-        finding = await self._fetcher.fetch_finding(watch.backend, _engine_to_ask(watch), watch.known)
+        engine = _engine_to_ask(watch)
+        watch.count += 1
+        target = self._target(watch)
+        before = target.state.engine if target is not None else EngineKind.AUTO
+        finding = await self._fetcher.fetch_finding(watch.backend, engine, watch.known, before=before)
         if self._was_late_since(started_at_s):
             return
-        # Software on a port may be exchanged while it is down, so that what it was before says nothing afterwards.
+        # Software on a port may be exchanged while it is down, so that its version and models say nothing afterwards.
         watch.known = finding if finding.seen is Seen.GOOD else None
         if self._is_probed(watch):
             # One that refuses our key is alive.
@@ -194,9 +206,10 @@ class Prober:
 
 
 def _engine_to_ask(watch: _Watch) -> EngineKind:
-    if watch.backend.engine is EngineKind.AUTO and watch.known is not None:
-        return watch.known.engine
-    return watch.backend.engine
+    if watch.backend.engine is not EngineKind.AUTO or watch.known is None:
+        return watch.backend.engine
+    is_due = watch.known.engine is EngineKind.OPENAI and watch.count % ANEW_EVERY == 0
+    return EngineKind.AUTO if is_due else watch.known.engine
 
 
 def interval_to_next_s(rules: HealthRules, health: Health, *, is_suspect: bool = False) -> float:

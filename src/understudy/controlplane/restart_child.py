@@ -12,6 +12,7 @@ from understudy.controlplane.means import MeansOutcome
 from understudy.controlplane.restart_left import LeftChildren, mark_of
 from understudy.controlplane.restart_memory import MemoryKills, events_path
 from understudy.controlplane.restart_output import LineShare, Output
+from understudy.controlplane.restart_port import is_free
 from understudy.controlplane.restart_process import (
     Launch,
     ProcessGroup,
@@ -101,16 +102,16 @@ class Children:
         async with self._following:
             await self._left.end_others(wanted)
             await asyncio.gather(*(self._make_room(name, wanted.get(name)) for name in tuple(self._seats)))
-            await asyncio.gather(*(self._fill(name, rules) for name, rules in wanted.items()))
+            await asyncio.gather(*(self._fill(one, wanted[one.name]) for one in backends if one.name in wanted))
 
-    async def restart(self, name: str, rules: RestartRules) -> MeansOutcome:
-        """End the child, if it runs, and what an earlier daemon has left of it, then start it; done means started.
+    async def restart(self, backend: Backend, rules: RestartRules) -> MeansOutcome:
+        """End the child, if it runs, and what an earlier daemon has left of it, then start it by `rules`; done means started.
 
-        Its port may be taken for a while after a kill.
+        None is started while another process listens where the backend is to answer (restart_port): it would pass for it.
         """
-        seat = self._seats.setdefault(name, _Seat())
+        seat = self._seats.setdefault(backend.name, _Seat())
         async with seat.lock:
-            return await self._begin_anew(name, seat, rules)
+            return await self._begin_anew(backend, seat, rules)
 
     async def close(self) -> None:
         """End every child, all at once; no other is started afterwards."""
@@ -129,8 +130,8 @@ class Children:
             elif seat.child is not None and not seat.has_tried(rules):
                 await self._empty(seat)
 
-    async def _fill(self, name: str, rules: RestartRules) -> None:
-        seat = self._seats.setdefault(name, _Seat())
+    async def _fill(self, backend: Backend, rules: RestartRules) -> None:
+        seat = self._seats.setdefault(backend.name, _Seat())
         async with seat.lock:
             seat.is_removed = False
             child = seat.child
@@ -140,9 +141,9 @@ class Children:
                     # Its bounds may be others now.
                     child.rules = rules
                 return
-            outcome = await self._begin_anew(name, seat, rules)
+            outcome = await self._begin_anew(backend, seat, rules)
         if not outcome.is_done and not self._is_closed:
-            self._on_exit(name, outcome)
+            self._on_exit(backend.name, outcome)
 
     async def _close(self, seat: _Seat) -> None:
         async with seat.lock:
@@ -166,20 +167,24 @@ class Children:
         seat.child = None
         return True
 
-    async def _begin_anew(self, name: str, seat: _Seat, rules: RestartRules) -> MeansOutcome:
+    async def _begin_anew(self, backend: Backend, seat: _Seat, rules: RestartRules) -> MeansOutcome:
         child = seat.child
         if await self._empty(seat):
             # It holds the port and the memory as the child before does.
-            await self._left.end(name, rules.grace_s)
-            return self._start(name, seat, rules)
+            await self._left.end(backend.name, rules.grace_s)
+            is_port_free = await is_free(backend.address, lambda: self._is_closed)
+            return self._start(backend, seat, rules, is_port_free=is_port_free)
         program = child.program if child is not None else ""
         words = f"{program} could not be ended, not even by SIGKILL: it hangs in the kernel or belongs to another user"
         return MeansOutcome(is_done=False, words=words)
 
-    def _start(self, name: str, seat: _Seat, rules: RestartRules) -> MeansOutcome:
+    def _start(self, backend: Backend, seat: _Seat, rules: RestartRules, *, is_port_free: bool) -> MeansOutcome:
         if self._is_closed or seat.is_removed:
             return MeansOutcome(is_done=False, words="the backend is no longer wanted")
         seat.tried = rules
+        if not is_port_free:
+            return MeansOutcome(is_done=False, words=f"port {backend.address.port} is taken by another process")
+        name = backend.name
         try:
             env = environment_of(self._env, rules.env) | mark_of(self._mark, name)
             child = _Child(name, rules, env, self._tell, self._kills.count())

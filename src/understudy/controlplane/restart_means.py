@@ -53,7 +53,7 @@ class RestartMeans:
 
                 return await restart_by_hook(rules.subject, backend.name, rules.timeout_s)
             case RestartKind.RUN:
-                return await self._children.restart(backend.name, rules)
+                return await self._children.restart(backend, rules)
         assert_never(rules.kind)
 
     async def follow(self, backends: Collection[Backend]) -> None:

@@ -4,7 +4,7 @@ Called by core.alerting, which keeps the incidents and gathers what several of t
 (seconds, loop time). What is wanted follows from what is so and what was told last; nothing is queued.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +23,10 @@ MOMENT_SETTLE_S: Final = 2.0
 FLAPS_MIN: Final = 3
 FLAP_WINDOW_S: Final = 600.0
 CALM_S: Final = 600.0
+# What needs a person and lasts as long is told as it stands, flapping or not: nobody may be left alone with it until it is calm.
+PRESSING_S: Final = 60.0
+# A daemon that starts sees its backends for the first time, and children of its own that do not listen yet.
+START_S: Final = 10.0
 # A short interruption of these has cost somebody something, or somebody did something.
 _TOLD_HOWEVER_SHORT: Final = frozenset({"pool", "restart"})
 _RECENT_MAX: Final = 32
@@ -63,18 +67,22 @@ class Alert:
 
 @dataclass(slots=True)
 class Told:
-    """What one channel was told of one incident, and when; `worthy` is the incident's count that it has heard of."""
+    """What one channel was told of one incident, and when; `worthy` is the incident's count that it has heard of.
+
+    `is_plain`: the last that was told is that it is so, and neither that it flaps nor that it is over.
+    """
 
     is_on: bool = False
     is_flapping: bool = False
+    is_plain: bool = False
     severity: Severity = Severity.INFO
     worthy: int = 0
     at_s: float = float("-inf")
 
     def become(self, other: "Told") -> None:
         """Be what `other` is."""
-        self.is_on, self.is_flapping, self.severity = other.is_on, other.is_flapping, other.severity
-        self.worthy, self.at_s = other.worthy, other.at_s
+        self.is_on, self.is_flapping, self.is_plain = other.is_on, other.is_flapping, other.is_plain
+        self.severity, self.worthy, self.at_s = other.severity, other.worthy, other.at_s
 
 
 class Incident:
@@ -84,34 +92,39 @@ class Incident:
     """
 
     __slots__ = (
-        *("alert", "changed_s", "cost", "counts", "end_event", "ended_s", "is_on", "recent", "since_s", "turned_s", "worthy"),
+        *("alert", "changed_s", "cost", "counts", "end_event", "ended_s", "is_early", "is_on", "recent", "since_s"),
+        *("turned_s", "worthy"),
     )
 
     def __init__(self, alert: Alert) -> None:
         self.alert = alert
         self.end_event = alert.event
         self.is_on = False
+        # Whether it began while the daemon started.
+        self.is_early = False
         self.worthy = 0
         # Loop time.
         self.since_s = self.turned_s = self.changed_s = 0.0
         self.ended_s = float("-inf")
-        self.recent: deque[float] = deque(maxlen=_RECENT_MAX)
+        # What it became, and when.
+        self.recent: deque[tuple[str, float]] = deque(maxlen=_RECENT_MAX)
         # Totals when it began, and what it cost by its end.
         self.counts: Cost | None = None
         self.cost: Cost | None = None
 
-    def begin(self, alert: Alert, now_s: float, counts: Cost | None) -> None:
-        """Hear that it began, went on or got worse, or happened once more."""
+    def begin(self, alert: Alert, now_s: float, counts: Cost | None, *, is_starting: bool = False) -> None:
+        """Hear that it began, went on or got worse, or happened once more. What begins while a daemon starts is no flapping."""
         if alert.phase is Phase.HAPPENS:
             self.alert, self.since_s, self.turned_s, self.changed_s = alert, now_s, now_s, now_s
             self.worthy += 1
-            self.recent.append(now_s)
+            self.recent.append((alert.event, now_s))
             return
         if self.is_on:
             # A further try does not make a failed restart better; whatever is as bad or worse is the latest news.
             if RANK[alert.severity] >= RANK[self.alert.severity]:
                 if alert.event != self.alert.event:
                     self.changed_s = self.turned_s = now_s
+                    self.recent.append((alert.event, now_s))
                 self.alert = alert
             return
         if now_s < self.ended_s + END_SETTLE_S:
@@ -120,8 +133,10 @@ class Incident:
                 self.turned_s = now_s
         else:
             self.since_s, self.turned_s, self.counts = now_s, now_s, counts
+            self.is_early = is_starting
         self.alert, self.is_on, self.changed_s = alert, True, now_s
-        self.recent.append(now_s)
+        if not is_starting:
+            self.recent.append((alert.event, now_s))
 
     def end(self, alert: Alert, now_s: float, counts: Cost | None) -> None:
         """Hear that it is over."""
@@ -141,14 +156,17 @@ class Incident:
             return False
         return all(each.worthy == self.worthy and not each.is_on and not each.is_flapping for each in told)
 
-    def is_restless(self, now_s: float) -> bool:
-        """Whether it begins again and again."""
-        is_calm = now_s >= self.changed_s + CALM_S
-        return not is_calm and sum(at_s > now_s - FLAP_WINDOW_S for at_s in self.recent) >= FLAPS_MIN
+    def is_restless(self, now_s: float, event: str = "") -> bool:
+        """Whether it becomes `event` again and again ("": whichever)."""
+        if now_s >= self.changed_s + CALM_S:
+            return False
+        often = Counter(name for name, at_s in self.recent if at_s > now_s - FLAP_WINDOW_S)
+        return max(often.values() if not event else (often[event],), default=0) >= FLAPS_MIN
 
     def _is_worthy(self) -> bool:
         settle_s = SETTLE_S.get(self.alert.event, 0.0)
-        return self.alert.topic in _TOLD_HOWEVER_SHORT or self.ended_s - self.since_s >= settle_s
+        is_told = self.alert.topic in _TOLD_HOWEVER_SHORT and not (self.is_early and self.alert.topic == "pool")
+        return is_told or self.ended_s - self.since_s >= settle_s
 
 
 class _Telling(NamedTuple):
@@ -190,7 +208,8 @@ class Want:
     def mark(self, now_s: float) -> None:
         """Note that it has been told, or that the channel does not care to be."""
         told = self.told
-        told.is_flapping = self.saying is Saying.FLAPS or (told.is_flapping and self.saying is Saying.BEGAN)
+        told.is_plain = self.saying in (Saying.BEGAN, Saying.REMINDS)
+        told.is_flapping = self.saying is Saying.FLAPS or (told.is_flapping and told.is_plain)
         told.is_on = self.incident.is_on
         told.worthy = self.incident.worthy
         told.severity, told.at_s = self.severity, now_s
@@ -204,8 +223,10 @@ class Want:
         if self.saying in (Saying.WAS, Saying.HAPPENED):
             times = max(1, incident.worthy - self.told.worthy)
         if self.saying in (Saying.FLAPS, Saying.STEADY):
-            times = len(incident.recent)
-            since_s = incident.recent[0] if self.saying is Saying.FLAPS else incident.changed_s
+            # What else it was, this channel may not have asked for.
+            begun = [at_s for event, at_s in incident.recent if event == alert.event] or [incident.changed_s]
+            times = len(begun)
+            since_s = begun[0] if self.saying is Saying.FLAPS else incident.changed_s
         # Floored as clocks and the log do it.
         minute = int((day_s - (now_s - since_s)) // 60) % _DAY_MIN
         return Note(
@@ -228,9 +249,9 @@ def want_of(incident: Incident, told: Told, repeat_s: float, now_s: float) -> Wa
     is_reminder_due = repeat_s > 0.0 and now_s >= told.at_s + repeat_s
     if incident.alert.phase is Phase.HAPPENS:
         telling = _moment(incident, told, now_s)
-    elif incident.is_on and told.is_on and RANK[incident.alert.severity] > RANK[told.severity]:
+    elif incident.is_on and (told.is_on or told.is_flapping) and RANK[incident.alert.severity] > RANK[told.severity]:
         telling = _Telling(Saying.BEGAN, incident.changed_s, incident.alert.severity)
-    elif told.is_flapping or incident.is_restless(now_s):
+    elif _is_flap(incident, told, now_s):
         telling = _flapping(incident, told, now_s, is_reminder_due=is_reminder_due)
     else:
         telling = _state(incident, told, is_reminder_due=is_reminder_due)
@@ -244,9 +265,20 @@ def _moment(incident: Incident, told: Told, now_s: float) -> _Telling | None:
     return _Telling(Saying.HAPPENED, max(incident.changed_s + MOMENT_SETTLE_S, rest_until_s), incident.alert.severity)
 
 
+def _is_flap(incident: Incident, told: Told, now_s: float) -> bool:
+    """Whether this is to be told as a flap; one that has grown calm since it was told how things stand is none any more."""
+    if told.is_flapping:
+        return not told.is_plain or incident.is_restless(now_s)
+    return incident.is_restless(now_s, incident.alert.event)
+
+
 def _flapping(incident: Incident, told: Told, now_s: float, *, is_reminder_due: bool) -> _Telling | None:
+    severity = incident.alert.severity if incident.is_on else told.severity
     if now_s >= incident.changed_s + CALM_S:
-        return _Telling(Saying.STEADY, incident.changed_s + CALM_S, told.severity)
+        return _Telling(Saying.STEADY, incident.changed_s + CALM_S, severity)
+    is_pressing = incident.is_on and severity is Severity.ERROR and now_s >= incident.changed_s + PRESSING_S
+    if is_pressing and not (told.is_plain and told.is_on):
+        return _Telling(Saying.BEGAN, incident.changed_s + PRESSING_S, severity)
     if told.is_flapping and not is_reminder_due:
         return None
     return _Telling(Saying.FLAPS, incident.changed_s, incident.alert.severity)

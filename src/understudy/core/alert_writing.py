@@ -74,7 +74,7 @@ def write(notes: Sequence[Note], language: Language) -> tuple[str, str]:
     lines = [_sentence(note, language) + _aside(note, language) for note in shown[:NOTES_MAX]]
     if len(shown) > NOTES_MAX:
         lines.append(phrases["more"].format(count=len(shown) - NOTES_MAX))
-    cost = next((note.cost for note in shown if note.cost is not None and _is_over(note)), None)
+    cost = next((note.cost for note in shown if note.cost is not None and is_over(note)), None)
     return subject, "\n".join([*lines, *_cost(cost, language), *_all_may(shown, language)])
 
 
@@ -85,9 +85,11 @@ def write_test(channel: str, language: Language) -> tuple[str, str]:
 
 
 def duration(seconds: float, language: Language) -> str:
-    """Return a time span as a person says it, in one or two units: 12 s, 2 min, 1 h 5 min, 2 d 3 h."""
+    """Return a time span as a person says it, in one or two units: less than a second, 12 s, 2 min, 1 h 5 min, 2 d 3 h."""
     second, minute, hour, day = UNITS[language]
     whole = max(0, round(seconds))
+    if not whole:
+        return PHRASES[language]["moment"]
     if whole < 60:
         return f"{whole} {second}"
     minutes = whole // 60
@@ -102,7 +104,7 @@ def duration(seconds: float, language: Language) -> str:
 
 def _joined(notes: Sequence[Note]) -> list[Note]:
     """Return the notes with one only of a backend that is down and whose restart does not help."""
-    graver = {note.who for note in notes if note.event in _GRAVER and not _is_over(note)}
+    graver = {note.who for note in notes if note.event in _GRAVER and not is_over(note)}
     return [note for note in notes if not (note.who in graver and note.event == _STILL_DOWN and note.saying in _LASTING)]
 
 
@@ -111,7 +113,8 @@ def _in(language: Language, note: Note) -> Note:
     return replace(note, facts=facts)
 
 
-def _is_over(note: Note) -> bool:
+def is_over(note: Note) -> bool:
+    """Whether it says that something has come to its end."""
     return note.saying in (Saying.ENDED, Saying.WAS) or (note.saying is Saying.STEADY and not note.is_on)
 
 
@@ -122,7 +125,7 @@ def _subject(notes: Sequence[Note], language: Language) -> str:
     kinds: dict[str, list[Note]] = {}
     for note in notes:
         words = TEXTS[language][note.event]
-        title = words.over if _is_over(note) else words.title
+        title = words.over if is_over(note) else words.title
         kinds.setdefault(title + (phrases["restless"] if note.saying is Saying.FLAPS else ""), []).append(note)
     titles = []
     for title, alike in kinds.items():
@@ -134,7 +137,9 @@ def _subject(notes: Sequence[Note], language: Language) -> str:
 
 def _sentence(note: Note, language: Language) -> str:
     words = TEXTS[language][note.event]
-    often = PHRASES[language]["often"].format(times=note.times) if note.times > 1 else ""
+    phrases = PHRASES[language]
+    often = phrases["often"].format(times=note.times) if note.times > 1 else ""
+    lasted = duration(note.lasted_s, language)
     facts = _Facts(note.facts)
     facts |= {
         "who": words.who.format(who=note.who),
@@ -143,8 +148,9 @@ def _sentence(note: Note, language: Language) -> str:
         "lasts": words.lasts,
         "state": words.on if note.is_on else words.off,
         "since": note.since,
-        "lasted": duration(note.lasted_s, language),
+        "lasted": (phrases["before_digit"] if lasted[0].isdigit() else "") + lasted,
         "times": str(note.times),
+        "counted": phrases["once"] if note.times == 1 else phrases["counted"].format(times=note.times),
     }
     if note.saying is Saying.HAPPENED:
         return words.told.format_map(facts).strip() + often
@@ -153,7 +159,7 @@ def _sentence(note: Note, language: Language) -> str:
 
 
 def _below(note: Note, language: Language) -> list[str]:
-    if _is_over(note):
+    if is_over(note):
         return [*_why(note, language), *_cost(note.cost, language)]
     facts = {**note.facts, "who": note.who}
     lines = [line.format_map(facts) for line in TEXTS[language][note.event].lines if _fills(line, facts)]
@@ -169,7 +175,7 @@ def _may(note: Note, language: Language) -> list[str]:
 
 def _all_may(notes: Sequence[Note], language: Language) -> list[str]:
     """Return what a person may do about those that need one, each line once."""
-    pressing = [note for note in notes if note.severity is Severity.ERROR and not _is_over(note)]
+    pressing = [note for note in notes if note.severity is Severity.ERROR and not is_over(note)]
     lines = dict.fromkeys(line for note in pressing for line in _may(note, language))
     return list(lines)[:_MAY_MAX]
 
@@ -185,7 +191,7 @@ def _aside(note: Note, language: Language) -> str:
 def _why(note: Note, language: Language) -> list[str]:
     """Return the line that says why; none where whoever hears that it is over has heard that."""
     line = TEXTS[language][note.event].aside or PHRASES[language]["why"]
-    is_news = note.saying is Saying.WAS or not _is_over(note)
+    is_news = note.saying is Saying.WAS or not is_over(note)
     return [line.format_map(note.facts)] if is_news and _fills(line, note.facts) else []
 
 

@@ -12,8 +12,8 @@ from typing import Final
 
 from understudy.core.alert_hearers import Hearer, Sending, pressing_of
 from understudy.core.alert_holds import RestartHolds
-from understudy.core.alert_incidents import Alert, Incident, Phase, Told, Want, want_of
-from understudy.core.alert_writing import RANK, Cost, Note, write
+from understudy.core.alert_incidents import START_S, Alert, Incident, Phase, Told, Want, want_of
+from understudy.core.alert_writing import RANK, Cost, Note, is_over, write
 from understudy.core.upkeep import AlertChannel, Language, Severity
 
 ALERT_EVENTS: tuple[str, ...] = (
@@ -46,13 +46,17 @@ _OF_BACKENDS: Final = frozenset({"condition", "pace", "restart"})
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to be sent to the channel of that index; `sending` is the desk's own note of it."""
+    """What is to be sent to the channel of that index; `sending` is the desk's own note of it.
+
+    `is_over`: all that it tells has come to its end.
+    """
 
     channel: int
     subject: str
     body: str
     severity: Severity
     events: tuple[str, ...]
+    is_over: bool
     sending: Sending = field(repr=False, compare=False)
 
 
@@ -124,10 +128,15 @@ class AlertDesk:
         self._faulty: set[tuple[str, str]] = set()
         self._faults: list[tuple[str, Exception]] = []
         self._hearers = [Hearer(channel) for channel in channels]
+        self._starting_until_s = float("-inf")
 
     def __len__(self) -> int:
         """Return how many incidents last."""
         return sum(incident.is_on for incident in self._incidents.values())
+
+    def start(self, now_s: float) -> None:
+        """Hear that the daemon starts: what comes and goes in its first seconds is no news."""
+        self._starting_until_s = now_s + START_S
 
     def set_channels(self, channels: tuple[AlertChannel, ...]) -> None:
         """Take other channels; what one of the same URL was told stays known, a new one hears of what lasts and is to come."""
@@ -165,7 +174,7 @@ class AlertDesk:
         if incident is None:
             incident = self._open(alert)
         if incident is not None:
-            incident.begin(alert, now_s, counts)
+            incident.begin(alert, now_s, counts, is_starting=now_s < self._starting_until_s)
 
     def due(self, now_s: float, day_s: float, busy: Collection[int] = ()) -> list[Message]:
         """Return what is to be sent now, at most one message a channel, and none to those in `busy`.
@@ -251,7 +260,8 @@ class AlertDesk:
         subject, body = write(shown, language)
         worst = max((want.severity for want in wants), key=RANK.__getitem__)
         events = tuple(dict.fromkeys(want.event for want in wants))
-        return Message(index, subject, body, worst, events, hearer.send(wants, now_s))
+        is_all_over = all(is_over(note) for note in shown)
+        return Message(index, subject, body, worst, events, is_all_over, hearer.send(wants, now_s))
 
     def _note(self, want: Want, language: Language, now_s: float, day_s: float) -> Note | None:
         """Return what the writer needs, None where he could not write it."""

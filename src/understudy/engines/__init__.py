@@ -16,7 +16,7 @@ from understudy.engines.contract import Finding, Probe, ProbeAnswer, ProbeReques
 from understudy.engines.detect import detect
 from understudy.engines.llamacpp import probe_llamacpp
 from understudy.engines.ollama import probe_ollama
-from understudy.engines.openai import probe_openai
+from understudy.engines.openai import judge_generic, judge_unsigned, probe_openai
 from understudy.engines.sglang import probe_sglang
 from understudy.engines.vllm import probe_vllm
 
@@ -31,21 +31,33 @@ _PROBES: Final[dict[EngineKind, Callable[[Finding | None], Probe]]] = {
 }
 
 
-def probe(engine: EngineKind, known: Finding | None = None) -> Probe:
+def probe(engine: EngineKind, known: Finding | None = None, *, before: EngineKind = EngineKind.AUTO) -> Probe:
     """Ask everything that tells a backend's condition, engine, dialects and models.
 
     Yields at most eight requests; send each one's answer, or None when there was none. AUTO finds out the engine first; a finding
     that is not GOOD says AUTO where that was not told. `known` is the last GOOD finding of the same backend: it spares questions
-    whose answers change with the version only, and stands in for a list while the backend is too busy to give it.
+    whose answers change with the version only, and stands in for a list while the backend is too busy to give it. `before` is the
+    engine that was told last, however long ago: where AUTO asks, that nothing tells an engine now does not make it another one.
     """
-    is_told = engine is not EngineKind.AUTO
-    if not is_told:
-        found = yield from detect()
-        if found is None:
+    if engine is EngineKind.AUTO:
+        found, listed = yield from detect()
+        if found is None and known is None:
             return Finding(Seen.BAD)
-        engine = found
-    finding = yield from _PROBES[engine](known if known is not None and known.engine is engine else None)
-    if not is_told and finding.engine is EngineKind.OPENAI and finding.seen is not Seen.GOOD:
-        # A generic server is what is left when nothing is told; any engine that answers badly looks like one.
-        return replace(finding, engine=EngineKind.AUTO)
-    return finding
+        # To be looked at anew must not cost a backend that is good its place.
+        engine = found or (known.engine if known is not None else engine)
+        if engine is EngineKind.OPENAI:
+            # By the same answer: a list that comes back between two questions would pass for an unsigned one.
+            return _fall_back(listed, known, before)
+    return (yield from _PROBES[engine](_known_as(engine, known)))
+
+
+def _fall_back(listed: ProbeAnswer | None, known: Finding | None, before: EngineKind) -> Finding:
+    if before not in {EngineKind.AUTO, EngineKind.OPENAI}:
+        return judge_unsigned(listed, before)
+    finding = judge_generic(listed, _known_as(EngineKind.OPENAI, known))
+    # A generic server is what is left when nothing is told; any engine that answers badly looks like one.
+    return finding if finding.seen is Seen.GOOD else replace(finding, engine=EngineKind.AUTO)
+
+
+def _known_as(engine: EngineKind, known: Finding | None) -> Finding | None:
+    return known if known is not None and known.engine is engine else None

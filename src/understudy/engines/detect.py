@@ -14,23 +14,23 @@ _OWNERS: Final = {"vllm": EngineKind.VLLM, "sglang": EngineKind.SGLANG, "llamacp
 _GREETINGS: Final = ((b"Ollama is running", EngineKind.OLLAMA), (b"SGLang is running", EngineKind.SGLANG))
 
 
-def detect() -> Asking[EngineKind | None]:
-    """Ask until the engine is told; OPENAI when none is, None when there was no answer."""
+def detect() -> Asking[tuple[EngineKind | None, ProbeAnswer | None]]:
+    """Ask until the engine is told; OPENAI when none is, None when there was no answer. With it the answer of /v1/models."""
     answer = yield ProbeRequest("/v1/models")
     if answer is None:
-        return None
+        return None, None
     found = _by_list(answer)
     if found is not None:
-        return found
+        return found, answer
     greeting = yield ProbeRequest("/")
     if greeting is None:
         # Ollama is told by this answer alone: to guess without it would deny it to Ollama's clients.
-        return None
+        return None, answer
     if greeting.status == 200:
         for text, engine in _GREETINGS:
             if greeting.body.startswith(text):
-                return engine
-    return EngineKind.OPENAI
+                return engine, answer
+    return EngineKind.OPENAI, answer
 
 
 def _by_list(answer: ProbeAnswer) -> EngineKind | None:

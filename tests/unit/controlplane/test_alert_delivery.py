@@ -115,11 +115,15 @@ def webhook(status: int) -> Iterator[tuple[str, list[bytes]]]:
         server.server_close()
 
 
-def test_a_webhook_gets_subject_body_and_kind() -> None:
+@pytest.mark.parametrize(
+    ("severity", "kind"),
+    [(Severity.ERROR, "failure"), (Severity.WARNING, "warning"), (Severity.INFO, "info"), (None, "success")],
+)
+def test_a_webhook_gets_subject_body_and_kind(severity: Severity | None, kind: str) -> None:
     with webhook(200) as (host, received):
-        assert deliver(f"json://{host}/hook", "Understudy: gpu0 不可用", "line 1\nline 2", Severity.ERROR) == ""
+        assert deliver(f"json://{host}/hook", "Understudy: gpu0 不可用", "line 1\nline 2", severity) == ""
     sent = json.loads(received[0])
-    assert (sent["title"], sent["message"], sent["type"]) == ("Understudy: gpu0 不可用", "line 1\nline 2", "failure")
+    assert (sent["title"], sent["message"], sent["type"]) == ("Understudy: gpu0 不可用", "line 1\nline 2", kind)
 
 
 def test_a_webhook_that_refuses_is_told_without_its_secret(logged: list[str]) -> None:

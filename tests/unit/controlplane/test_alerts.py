@@ -2,97 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 
 import pytest
 
+from support.alert_play import BAD, DOWN, GOOD, Stage
 from understudy.controlplane import alerts as alerts_module
 from understudy.controlplane.alert_delivery import MISSING
 from understudy.controlplane.alerts import BACKOFF_S_MAX, DELIVERY_S_MAX, GIVE_UP_S, AlertError, Alerts
 from understudy.core.alert_incidents import Alert, Phase
-from understudy.core.alert_writing import Cost
 from understudy.core.upkeep import AlertChannel, Language, Severity
-
-GOOD = AlertChannel("json://good.example/SECRET")
-BAD = AlertChannel("json://bad.example/SECRET")
-DOWN: dict[str, object] = {"backend": "gpu0", "reason": "refused the connection"}
-
-
-class Stage:
-    """Alerts with a clock that stands, channels that do as they are told, and a memory of what was said."""
-
-    def __init__(self, *channels: AlertChannel, wrong_url: str = "") -> None:
-        self.now_s = 1000.0
-        self.told: list[tuple[str, dict[str, object]]] = []
-        self.sent: list[tuple[str, str, str]] = []
-        self.refusals: dict[str, str | Exception] = {BAD.url: "it is broken"}
-        self.gates: dict[str, threading.Event] = {}
-        self._news = asyncio.Event()
-        self.was_asked = asyncio.Event()
-        self.told_no_time = False
-        self.alerts = Alerts(
-            channels,
-            clock=lambda: self.now_s,
-            wall=lambda: 0.0,
-            tell=self.tell,
-            notify=self.notify,
-            check=lambda url: "no such service" if url == wrong_url else "",
-            counts=lambda: Cost(1, 2),
-        )
-
-    def tell(self, event: str, fields: dict[str, object]) -> None:
-        self.told.append((event, fields))
-        self._news.set()
-
-    def notify(self, url: str, subject: str, body: str, severity: Severity) -> str:
-        assert isinstance(severity, Severity)
-        gate = self.gates.get(url)
-        if gate is not None:
-            gate.wait(30)
-        refusal = self.refusals.get(url, "")
-        if isinstance(refusal, Exception):
-            raise refusal
-        if not refusal:
-            self.sent.append((url, subject, body))
-        return refusal
-
-    def no_time(self) -> float:
-        """Fail, and from the second time on say that it was asked."""
-        if self.told_no_time:
-            self.was_asked.set()
-        self.told_no_time = True
-        return float("nan")
-
-    async def until(self, is_so: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not is_so():
-                self._news.clear()
-                await self._news.wait()
-
-    async def pass_time(self, seconds: float) -> None:
-        self.now_s += seconds
-        self.alerts.tick()
-        await asyncio.sleep(0)
-
-    async def go_down(self) -> None:
-        """Lose a backend and begin to tell."""
-        self.alerts.tick()
-        self.alerts.on_event("backend.went_down", DOWN)
-        await self.pass_time(10.0)
-
-    async def failed(self, times: int) -> None:
-        """Wait until so many tries have failed on the first channel."""
-        async with asyncio.timeout(20):
-            while self.alerts.status()[0]["failed"] < times:
-                self.alerts._delivered.clear()
-                await self.alerts._delivered.wait()
-
-    def pause(self) -> float:
-        """Return the seconds to the first channel's next try."""
-        return float(self.alerts.status()[0]["next_try_in_s"])
-
-    def names(self) -> list[str]:
-        return [event for event, _ in self.told]
 
 
 async def test_a_message_is_delivered_and_told() -> None:
@@ -104,6 +22,30 @@ async def test_a_message_is_delivered_and_told() -> None:
     assert stage.alerts.status() == [
         {"name": "json: good.example", "sent": 1, "failed": 0, "pending": 0, "last_error": "", "next_try_in_s": None}
     ]
+
+
+async def test_what_is_over_is_sent_as_good_news() -> None:
+    stage = Stage(GOOD)
+    await stage.go_down()
+    await stage.until(lambda: len(stage.told) == 1)
+    stage.alerts.on_event("backend.went_up", DOWN)
+    await stage.pass_time(60.0)
+    await stage.until(lambda: len(stage.told) == 2)
+    assert stage.severities == [Severity.WARNING, None]
+
+
+async def test_a_pool_that_is_empty_for_a_moment_is_no_news_only_while_the_daemon_starts() -> None:
+    stage = Stage(GOOD)
+    stage.alerts.tick()
+    stage.alerts.on_event("daemon.started", {})
+    for pause_s in (60.0, 20.0):
+        stage.alerts.on_event("pool.became_empty", {"backends": 1})
+        stage.now_s += 0.2
+        stage.alerts.on_event("pool.recovered", {"backends": 1})
+        assert stage.sent == []
+        await stage.pass_time(pause_s)
+    await stage.until(lambda: len(stage.told) == 1)
+    assert [subject for _, subject, _ in stage.sent] == ["Understudy: a backend can answer again"]
 
 
 async def test_a_failing_channel_is_visible_tried_again_and_harms_no_other() -> None:

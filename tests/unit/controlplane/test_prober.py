@@ -30,6 +30,11 @@ from understudy.core.tally import Tally
 QUICK = HealthRules(interval_s=0.02, timeout_s=5.0, rise=2, fall=2)
 RARE = replace(QUICK, interval_s=3600.0)
 LIST: dict[str, Reply] = {"/v1/models": reply({"data": [{"id": "m"}]})}
+VLLM: dict[str, Reply] = {
+    "/v1/models": reply({"data": [{"id": "m", "owned_by": "vllm"}]}),
+    "/health": reply(b""),
+    "/version": reply({"version": "0.32.0"}),
+}
 
 
 class Stage:
@@ -39,7 +44,10 @@ class Stage:
         self.published = Published(first_snapshot(RoutingPlan(backends)))
         self.ahead_s = 0.0
         self._changed = asyncio.Event()
-        self.publisher = Publisher(self.published, self.now_s, self._on_change, lambda event, fields: None)
+        self.told: list[tuple[str, dict[str, object]]] = []
+        self.publisher = Publisher(
+            self.published, self.now_s, self._on_change, lambda event, fields: self.told.append((event, dict(fields)))
+        )
         self.tally = Tally()
         self.prober = Prober(self.published, self.publisher, self.now_s, lambda: 0.5, evidence=self.tally.evidence_of)
 
@@ -120,19 +128,54 @@ async def test_other_software_on_the_port_is_noticed_when_it_was_down_between() 
 
 
 async def test_an_engine_whose_list_breaks_stays_what_it_was_known_to_be() -> None:
-    vllm = {
-        "/v1/models": reply({"data": [{"id": "m", "owned_by": "vllm"}]}),
-        "/health": reply(b""),
-        "/version": reply({"version": "0.32.0"}),
-    }
-    async with AskedServer(dict(vllm)) as server, probing(backend(server, engine=EngineKind.AUTO)) as stage:
+    async with AskedServer(dict(VLLM)) as server, probing(backend(server, engine=EngineKind.AUTO)) as stage:
         await stage.until(is_up)
         server.answers["/v1/models"] = reply(b"<html>oops</html>")
         state = await stage.until(is_down)
         assert (state.engine, state.version) == (EngineKind.VLLM, "0.32.0")
-        server.answers.update(vllm)
+        server.answers.update(VLLM)
         state = await stage.until(is_up)
     assert (state.engine, state.version) == (EngineKind.VLLM, "0.32.0")
+
+
+async def test_an_engine_behind_an_ingress_that_has_lost_it_for_a_while_is_down_and_then_the_same_again() -> None:
+    async with AskedServer(dict(VLLM)) as server, probing(backend(server, engine=EngineKind.AUTO)) as stage:
+        await stage.until(is_up)
+        server.answers.clear()
+        await stage.until(is_down)
+        await server.wait_asked(len(server.asked) + 20)
+        state = stage.state()
+        assert (state.condition, state.engine, state.version) == (Condition.DOWN, EngineKind.VLLM, "0.32.0")
+        assert state.reason.startswith("answered 404")
+        server.answers.update(VLLM)
+        state = await stage.until(is_up)
+    assert (state.engine, state.version) == (EngineKind.VLLM, "0.32.0")
+    assert not [fields for event, fields in stage.told if event == "backend.changed_engine"]
+
+
+async def test_an_engine_that_is_known_and_asks_for_a_key_after_an_outage_stays_what_it_is() -> None:
+    async with AskedServer(dict(VLLM)) as server, probing(backend(server, engine=EngineKind.AUTO)) as stage:
+        await stage.until(is_up)
+        server.answers["/health"] = reply(b"", 500)
+        await stage.until(is_down)
+        server.answers |= {"/health": reply(b"", 401), "/v1/models": reply(b"", 401)}
+        assert (await stage.until(is_up)).engine is EngineKind.VLLM
+
+
+async def test_a_server_that_looked_generic_is_looked_at_anew_every_tenth_probe() -> None:
+    async with AskedServer({}) as server, probing(backend(server, engine=EngineKind.AUTO)) as stage:
+        assert (await stage.until(is_up)).engine is EngineKind.OPENAI
+        await server.wait_asked(16)
+        assert server.asked[:16] == ["/v1/models", "/", *["/v1/models"] * 10, "/", *["/v1/models"] * 3]
+        server.answers.update(VLLM)
+        await stage.until(lambda state: state.engine is EngineKind.VLLM)
+
+
+async def test_a_server_that_the_file_calls_generic_is_never_asked_what_it_is() -> None:
+    async with AskedServer({}) as server, probing(backend(server)) as stage:
+        await stage.until(is_up)
+        await server.wait_asked(25)
+        assert set(server.asked) == {"/v1/models"}
 
 
 async def test_a_probe_can_be_asked_for_between_two_intervals() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -59,6 +60,9 @@ class Stage:
 
     def lines(self, name: str) -> list[object]:
         return [fields["line"] for fields in self.events("child.said", name)]
+
+    async def restart(self, name: str, rules: RestartRules) -> MeansOutcome:
+        return await self.children.restart(backend(name), rules)
 
     async def heard(self, name: str, line: str, count: int = 1) -> None:
         await eventually(lambda: self.lines(name).count(line) >= count, f"{name}: {line}")
@@ -166,17 +170,15 @@ async def test_an_ended_child_whose_group_is_gone_is_forgotten() -> None:
         await play.children.follow([backend("a", "exit 7")])
         await play.ended()
         await eventually(lambda: play.children._seats["a"].child is None, "its end without a rest")
-        await play.children.restart("a", rules(READY))
+        await play.restart("a", rules(READY))
         await play.heard("a", "ready")
 
 
 async def test_a_restart_ends_the_old_and_starts_a_new_one() -> None:
     async with stage() as play:
-        one = backend("a")
-        await play.children.follow([one])
+        await play.children.follow([backend("a")])
         await play.heard("a", "ready")
-        assert one.restart is not None
-        assert await play.children.restart("a", one.restart) == MeansOutcome(is_done=True)
+        assert await play.restart("a", rules(READY)) == MeansOutcome(is_done=True)
         await play.heard("a", "ready", 2)
         old, new = play.pids("a")
         assert not is_alive(old)
@@ -190,14 +192,14 @@ async def test_a_child_that_hangs_is_restarted_all_the_same(script: str) -> None
         await play.children.follow([backend("a", script, grace_s=0.1)])
         await play.heard("a", "ready")
         os.kill(play.pids("a")[0], signal.SIGSTOP)
-        assert (await play.children.restart("a", rules(script, grace_s=0.1))).is_done
+        assert (await play.restart("a", rules(script, grace_s=0.1))).is_done
         await play.heard("a", "ready", 2)
         assert not is_alive(play.pids("a")[0])
 
 
 async def test_restarts_at_once_leave_one_child() -> None:
     async with stage() as play:
-        await asyncio.gather(*(play.children.restart("a", rules(READY)) for _ in range(5)), play.children.follow([backend("a")]))
+        await asyncio.gather(*(play.restart("a", rules(READY)) for _ in range(5)), play.children.follow([backend("a")]))
         alive = [pid for pid in play.pids("a") if is_alive(pid)]
         assert len(alive) == 1
 
@@ -207,10 +209,9 @@ async def test_what_a_crashed_child_left_is_ended_before_another_starts(tmp_path
     async with stage() as play:
         worker = "(trap '' TERM; while :; do sleep 0.05; done) & echo $!; exit 1"
         await play.children.follow([backend("a", worker, grace_s=0.2)])
-        _, outcome = await play.ended()
-        pid = int(outcome.output[0])
+        pid = int((await play.ended())[1].output[0])
         assert is_alive(pid)
-        await play.children.restart("a", rules(READY))
+        await play.restart("a", rules(READY))
         assert not is_alive(pid)
 
 
@@ -228,16 +229,28 @@ async def test_a_child_that_cannot_be_started_says_why(wanted: RestartRules, wor
         ((name, outcome),) = play.exits
         assert name == "a"
         assert words in outcome.words
-        again = await play.children.restart("a", wanted)
+        again = await play.restart("a", wanted)
         assert again == outcome
         assert len(play.exits) == 1, "whoever asks for a restart gets its outcome"
         assert "secret" not in again.words
 
 
+async def test_a_child_is_not_started_beside_a_stranger_on_its_port() -> None:
+    async with stage() as play:
+        with socket.create_server(("127.0.0.1", 0)) as stranger:
+            one = Backend("a", Address("http", *stranger.getsockname()), restart=rules(READY))
+            await asyncio.gather(play.children.follow([one]), play.children.follow([one]))
+            taken = MeansOutcome(is_done=False, words=f"port {one.address.port} is taken by another process")
+            assert play.exits == [("a", taken)], "a reload leaves it to the supervisor"
+            restarting = asyncio.ensure_future(play.children.restart(one, rules(READY)))
+            await asyncio.wait([restarting], timeout=0.0)
+        assert (await restarting).is_done, "a listener that is just going is waited for"
+
+
 async def test_a_child_has_its_folder_and_its_environment_and_none_of_our_settings(tmp_path: Path) -> None:
     async with stage() as play:
         script = "pwd; echo [$UNDERSTUDY_ADMIN_TOKEN][$MODEL]"
-        await play.children.restart("a", rules(script, folder=str(tmp_path), env=(("MODEL", "m.gguf"),)))
+        await play.restart("a", rules(script, folder=str(tmp_path), env=(("MODEL", "m.gguf"),)))
         await play.heard("a", str(tmp_path))
         await play.heard("a", "[][m.gguf]")
 
@@ -268,13 +281,11 @@ def left_behind(name: str, script: str = READY) -> Iterator[int]:
             one.kill()
 
 
-async def test_what_an_earlier_daemon_left_is_ended_before_the_operators_restart_starts_a_child_and_before_a_reload_does() -> (
-    None
-):
+async def test_what_an_earlier_daemon_left_is_ended_before_the_operators_restart_and_before_a_reload_starts_a_child() -> None:
     async with stage() as play:
         with left_behind("a", STUBBORN) as left:
             following = asyncio.ensure_future(play.children.follow([backend("a", grace_s=0.2)]))
-            assert (await play.children.restart("a", rules(READY, grace_s=0.2))).is_done
+            assert (await play.restart("a", rules(READY, grace_s=0.2))).is_done
             assert not is_alive(left)
             await following
         told = [event for event, fields in play.told if event == "child.started" or fields.get("pid") == left]
@@ -288,7 +299,7 @@ async def test_a_child_waits_for_what_was_left_of_its_own_name_alone_and_to_clos
             following = asyncio.ensure_future(play.children.follow([backend("a"), backend("b", grace_s=1000.0)]))
             await play.heard("a", "ready")
             await eventually(lambda: not is_alive(unwanted), "the end of what no backend of the file is")
-            restarting = asyncio.ensure_future(play.children.restart("b", rules(READY, grace_s=1000.0)))
+            restarting = asyncio.ensure_future(play.restart("b", rules(READY, grace_s=1000.0)))
             await asyncio.wait([restarting], timeout=0.0)
             assert is_alive(left)
             assert not play.pids("b")
@@ -324,8 +335,7 @@ async def test_all_children_end_at_once_and_none_starts_afterwards() -> None:
         await play.children.close()
     assert not any(is_alive(pid) for one in wanted for pid in play.pids(one.name))
     await play.children.follow([backend("late")])
-    outcome = await play.children.restart("s0", rules(READY))
-    assert outcome.words == "the backend is no longer wanted"
+    assert (await play.restart("s0", rules(READY))).words == "the backend is no longer wanted"
     assert not play.pids("late")
     assert not play.exits
 
@@ -336,7 +346,7 @@ async def test_a_restart_that_waits_for_a_removed_backend_starts_nothing() -> No
         await play.heard("a", "ready")
         removing = asyncio.ensure_future(play.children.follow([]))
         await asyncio.wait([removing], timeout=0.0)
-        outcome = await play.children.restart("a", rules(READY))
+        outcome = await play.restart("a", rules(READY))
         await removing
         assert outcome.words == "the backend is no longer wanted"
         assert len(play.pids("a")) == 1
@@ -346,13 +356,13 @@ async def test_a_restart_that_is_given_up_halfway_leaves_a_child_that_can_be_res
     async with stage() as play:
         await play.children.follow([backend("a", STUBBORN, grace_s=30.0)])
         await play.heard("a", "ready")
-        restarting = asyncio.ensure_future(play.children.restart("a", rules(READY)))
+        restarting = asyncio.ensure_future(play.restart("a", rules(READY)))
         await asyncio.wait([restarting], timeout=0.0)
         restarting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await restarting
         os.kill(play.pids("a")[0], signal.SIGKILL)
-        assert (await play.children.restart("a", rules(READY))).is_done
+        assert (await play.restart("a", rules(READY))).is_done
         assert len(play.pids("a")) == 2
 
 
@@ -361,7 +371,7 @@ async def test_a_child_that_a_given_up_restart_told_to_stop_is_started_anew_by_t
         slow = "trap 'sleep 0.2; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
         await play.children.follow([backend("a", slow)])
         await play.heard("a", "ready")
-        restarting = asyncio.ensure_future(play.children.restart("a", rules(slow)))
+        restarting = asyncio.ensure_future(play.restart("a", rules(slow)))
         await asyncio.wait([restarting], timeout=0.0)
         restarting.cancel()
         await play.children.follow([backend("a", slow)])
@@ -384,7 +394,7 @@ def test_children_live_and_end_under_uvloop() -> None:
             await play.heard("a", "ready")
             name, outcome = await play.ended()
             assert (name, outcome.exit_status) == ("b", 3)
-            assert (await play.children.restart("a", rules(READY))).is_done
+            assert (await play.restart("a", rules(READY))).is_done
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(play_all())

@@ -1,5 +1,6 @@
 """One incident and one channel: what is told of it follows from what is so and what was told."""
 
+from support.alert_play import NIGHT, Play, subjects
 from understudy.core.alert_incidents import CALM_S, END_SETTLE_S, SETTLE_S, Alert, Incident, Phase, Told, want_of
 from understudy.core.alert_words import Saying
 from understudy.core.alert_writing import Cost
@@ -131,3 +132,144 @@ def test_what_got_worse_is_told_since_it_did() -> None:
     want = want_of(incident, Told(is_on=True), 0.0, 410.0)
     assert want is not None
     assert want.note(410.0, 3600.0).lasted_s == 100.0
+
+
+# --- plays of what flaps and then stays
+
+
+def flap(play: Play, begins: str, ends: str, times: int = 3) -> None:
+    for _ in range(times):
+        play.tell(begins)
+        play.wait(1)
+        play.tell(ends)
+        play.wait(6)
+    play.wait(20)
+
+
+def give_up(play: Play) -> None:
+    play.tell("restart.started")
+    play.wait(1)
+    play.tell("restart.failed", next_in_s=None)
+    play.tell("restart.gave_up")
+
+
+def test_what_needs_a_person_is_told_at_once_though_a_flap_was_told_before() -> None:
+    play = Play(repeat_s=0.0)
+    flap(play, "restart.started", "restart.succeeded")
+    assert "gpu0 restarting (again and again)" in subjects([message for _, message in play.messages])
+    play.wait(40)
+    give_up(play)
+    (message,) = play.wait(6)
+    assert (message.subject, message.severity) == ("Understudy: gpu0 needs a person", Severity.ERROR)
+    # It was told plainly, so that it stays so is no news.
+    assert play.wait(3600) == []
+    play.tell("restart.succeeded")
+    (message,) = play.wait(60)
+    assert message.body.startswith("gpu0 is running again; it was without further restarts for 1 h")
+
+
+def test_what_needs_a_person_after_a_flap_is_told_in_quiet_hours_too() -> None:
+    play = Play(start_min=21 * 60 + 59, **NIGHT)
+    flap(play, "restart.started", "restart.succeeded")
+    assert len(play.messages) == 2
+    play.wait(100)
+    give_up(play)
+    assert subjects(play.wait(6)) == ["gpu0 needs a person"]
+    assert play.wait(3600) == []
+
+
+def test_a_flap_that_gets_worse_again_and_again_is_told_once() -> None:
+    play = Play(repeat_s=0.0)
+    flap(play, "restart.started", "restart.succeeded")
+    before = len(play.messages)
+    for _ in range(6):
+        play.tell("restart.started")
+        play.wait(1)
+        play.tell("restart.failed")
+        play.wait(30)
+        play.tell("restart.succeeded")
+        play.wait(30)
+    assert subjects([message for _, message in play.messages][before:]) == ["restart of gpu0 failed"]
+    assert subjects(play.wait(700)) == ["gpu0 running again"]
+
+
+def test_a_pool_that_stays_empty_after_a_flap_is_told_within_a_minute() -> None:
+    play = Play(repeat_s=0.0)
+    flap(play, "pool.became_empty", "pool.recovered")
+    assert subjects([message for _, message in play.messages])[-1] == "no backend can answer (again and again)"
+    play.wait(60)
+    play.tell("pool.became_empty")
+    assert play.wait(59) == []
+    (message,) = play.wait(1)
+    assert (message.subject, message.severity) == ("Understudy: no backend can answer", Severity.ERROR)
+    assert play.wait(3600) == []
+    play.tell("pool.recovered")
+    assert subjects(play.wait(60)) == ["a backend can answer again"]
+
+
+def test_a_pool_that_goes_on_flapping_is_not_told_again() -> None:
+    play = Play(repeat_s=0.0)
+    flap(play, "pool.became_empty", "pool.recovered", times=3)
+    before = len(play.messages)
+    flap(play, "pool.became_empty", "pool.recovered", times=60)
+    assert len(play.messages) == before
+    (message,) = play.wait(700)
+    assert message.body.startswith("The pool is steady: in service for 10 min. Before, it was empty")
+
+
+def test_what_stays_down_after_a_flap_is_steady_with_its_own_severity() -> None:
+    play = Play(repeat_s=0.0)
+    for _ in range(3):
+        play.tell("backend.went_down")
+        play.wait(15)
+        play.tell("backend.went_up")
+        play.wait(15)
+    play.tell("backend.went_down")
+    assert play.wait(599) == []
+    (message,) = play.wait(1)
+    assert (message.severity, message.is_over) == (Severity.WARNING, False)
+    assert message.body.startswith("gpu0 is steady: down for 10 min. Before, it was down 4 times.")
+
+
+def test_beginnings_that_a_channel_has_not_asked_for_do_not_count() -> None:
+    play = Play(events=("pool.empty", "restart.gave_up"))
+    flap(play, "restart.started", "restart.succeeded")
+    assert play.messages == []
+    give_up(play)
+    (message,) = play.wait(6)
+    assert message.subject == "Understudy: gpu0 needs a person"
+    assert "times" not in message.body
+
+
+def test_a_flap_counts_the_beginnings_of_what_it_tells() -> None:
+    play = Play(repeat_s=0.0)
+    flap(play, "restart.started", "restart.succeeded")
+    play.tell("restart.started")
+    play.wait(1)
+    play.tell("restart.failed")
+    play.wait(6)
+    play.tell("restart.succeeded")
+    (message,) = play.wait(700)[-1:]
+    assert "again and again" not in message.subject
+    assert "not back after a restart 4 times" not in message.body
+
+
+def test_what_flaps_while_a_daemon_starts_is_no_flap() -> None:
+    incident = Incident(DOWN)
+    for at_s in (0.0, 6.0):
+        incident.begin(DOWN, at_s, None, is_starting=True)
+        incident.end(UP, at_s + 0.5, None)
+    for at_s in (60.0, 120.0):
+        incident.begin(DOWN, at_s, None)
+        incident.end(UP, at_s + 20.0, None)
+    assert not incident.is_restless(141.0)
+
+
+def test_a_pool_that_is_empty_for_a_moment_while_a_daemon_starts_is_no_news() -> None:
+    empty = Alert("pool.empty", Phase.BEGINS, "pool", "", Severity.ERROR)
+    recovered = Alert("pool.recovered", Phase.ENDS, "pool", "", Severity.INFO)
+    for lasted_s, is_news in ((1.0, False), (6.0, True)):
+        incident = Incident(empty)
+        incident.begin(empty, 0.0, None, is_starting=True)
+        incident.end(recovered, lasted_s, None)
+        assert (want_of(incident, Told(), 0.0, 60.0) is not None) is is_news

@@ -12,7 +12,7 @@ from understudy.core.upkeep import Language
 
 # Ends are told in the words of what they end.
 ENDS = {"backend.up", "pool.recovered", "restart.succeeded"}
-GIVEN = {"who", "on", "off", "lasts", "since", "lasted", "times", "state"}
+GIVEN = {"who", "on", "off", "lasts", "since", "lasted", "times", "counted", "state"}
 
 
 def asked(text: str) -> set[str]:

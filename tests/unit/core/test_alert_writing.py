@@ -44,7 +44,7 @@ def test_a_backend_down_in_chinese() -> None:
     subject, body = write([down()], ZH)
     assert subject == "Understudy：gpu0 不可用"
     assert body == (
-        "后端 gpu0 自 03:12 起不可用（已 2 分钟）。\n"
+        "后端 gpu0 自 03:12 起不可用（至今 2 分钟）。\n"
         "原因：拒绝连接\n"
         "已处理：恢复应答之前不再接收请求。\n"
         "可以：检查该机器；understudy restart gpu0"
@@ -155,7 +155,7 @@ def test_a_long_list_is_cut_with_a_count() -> None:
 def test_a_line_that_the_facts_do_not_fill_is_left_out() -> None:
     note = Note(Saying.BEGAN, "slo.broken", Severity.WARNING, who="errors", since="03:12")
     assert write([note], EN)[1].split("\n") == [
-        "The promise errors has been broken since 03:12 (0 s).",
+        "The promise errors has been broken since 03:12 (less than a second).",
         "You may: understudy status says which backend fails",
     ]
     assert write([replace(note, who="p99_first_content")], EN)[1].endswith("You may: understudy status says where the time goes")
@@ -206,7 +206,9 @@ def test_a_test_message_names_its_channel(language: Language) -> None:
 @pytest.mark.parametrize(
     ("seconds", "english", "chinese"),
     [
-        (-1.0, "0 s", "0 秒"),
+        (-1.0, "less than a second", "不到 1 秒"),
+        (0.4, "less than a second", "不到 1 秒"),
+        (0.6, "1 s", "1 秒"),
         (12.4, "12 s", "12 秒"),
         (119.0, "1 min", "1 分钟"),
         (3600.0, "1 h", "1 小时"),
@@ -217,3 +219,16 @@ def test_a_test_message_names_its_channel(language: Language) -> None:
 )
 def test_a_duration_is_said_as_people_do(seconds: float, english: str, chinese: str) -> None:
     assert (duration(seconds, EN), duration(seconds, ZH)) == (english, chinese)
+
+
+def test_what_was_over_in_less_than_a_second_is_said_so() -> None:
+    was = replace(empty(), saying=Saying.WAS, lasted_s=0.2)
+    assert write([was], EN)[1].startswith("The pool was empty for less than a second, since 03:12;")
+    assert write([was], ZH)[1].startswith("后端池曾自 03:12 起无可用后端，历时不到 1 秒，")
+    assert "历时 6 秒，" in write([replace(was, lasted_s=6.0)], ZH)[1]
+
+
+def test_what_was_so_once_is_not_said_to_be_times() -> None:
+    steady = Note(Saying.STEADY, "backend.down", Severity.WARNING, who="gpu0", lasted_s=600.0, times=1, is_on=False)
+    assert write([steady], EN)[1].endswith("Before, it was down once.")
+    assert write([replace(steady, times=3)], EN)[1].endswith("Before, it was down 3 times.")

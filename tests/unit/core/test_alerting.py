@@ -333,3 +333,45 @@ def test_what_is_over_and_told_is_forgotten() -> None:
     play.wait(700)
     assert not play.desk._incidents
     assert not play.desk._hearers[0].told
+
+
+# --- while a daemon starts
+
+
+def test_what_comes_and_goes_in_the_first_seconds_of_a_daemon_is_no_news() -> None:
+    play = Play()
+    play.desk.start(0.0)
+    for event in ("backend.went_down", "pool.became_empty"):
+        play.tell(event)
+    play.wait(1)
+    for event in ("backend.went_up", "pool.recovered"):
+        play.tell(event)
+    assert play.wait(60) == []
+    play.tell("pool.became_empty")
+    play.wait(1)
+    play.tell("pool.recovered")
+    assert subjects(play.wait(60)) == ["a backend can answer again"]
+
+
+def test_what_lasts_from_the_first_second_on_is_told() -> None:
+    play = Play()
+    play.desk.start(0.0)
+    play.tell("pool.became_empty")
+    assert subjects(play.wait(60)) == ["no backend can answer"]
+
+
+# --- what is over
+
+
+def test_a_message_says_whether_all_of_it_is_over() -> None:
+    play = Play()
+    play.tell("backend.went_down", "gpu0")
+    play.tell("backend.went_down", "gpu1")
+    assert [message.is_over for message in play.wait(60)] == [False]
+    play.tell("backend.went_up", "gpu0")
+    play.tell("backend.went_down", "gpu2")
+    assert [message.is_over for message in play.wait(60)] == [False]
+    play.tell("backend.went_up", "gpu1")
+    play.tell("backend.went_up", "gpu2")
+    (message,) = play.wait(60)
+    assert (message.is_over, message.severity) == (True, Severity.WARNING)

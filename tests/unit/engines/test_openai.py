@@ -7,7 +7,7 @@ from understudy.core.ask import DialectName
 from understudy.core.health import Seen
 from understudy.core.snapshot import EngineKind, Model
 from understudy.engines.contract import Finding, ProbeAnswer
-from understudy.engines.openai import probe_openai
+from understudy.engines.openai import judge_unsigned, probe_openai
 
 KNOWN = Finding(Seen.GOOD, EngineKind.OPENAI, dialects=(DialectName.OPENAI,), models=(Model("m", '{"id":"m"}'),))
 
@@ -54,3 +54,25 @@ def test_a_server_at_its_limit_stays_what_it_was() -> None:
 def test_what_cannot_be_read_is_bad(models: ProbeAnswer | None, reason: str) -> None:
     finding = told(models)
     assert (finding.seen, finding.reason) == (Seen.BAD, reason)
+
+
+@pytest.mark.parametrize(
+    ("listed", "seen", "reason"),
+    [
+        (
+            answer(b"", 404),
+            Seen.BAD,
+            "answered 404 to /v1/models, as no vllm does; if it is another engine now, set engine: openai",
+        ),
+        (answer(b"<html>It works!</html>"), Seen.BAD, "/v1/models gave a list that is not JSON"),
+        (answer(b"", 502), Seen.BAD, "answered 502"),
+        (None, Seen.BAD, ""),
+    ],
+)
+def test_what_stands_before_a_known_engine_is_no_engine(listed: ProbeAnswer | None, seen: Seen, reason: str) -> None:
+    assert judge_unsigned(listed, EngineKind.VLLM) == Finding(seen, EngineKind.AUTO, reason=reason)
+
+
+def test_a_list_that_a_known_engine_would_have_signed_is_another_servers() -> None:
+    finding = judge_unsigned(answer({"data": [{"id": "m"}]}), EngineKind.VLLM)
+    assert (finding.seen, finding.engine) == (Seen.GOOD, EngineKind.OPENAI)
