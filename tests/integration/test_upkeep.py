@@ -180,6 +180,39 @@ def test_a_child_that_crashes_at_every_start_is_given_up_and_stays_so_over_a_res
     assert story(later, "gpu0") == ["restart.gave_up", "restart.started", "restart.succeeded"]
 
 
+def test_one_that_was_given_up_gets_no_request_from_the_next_daemon_before_it_generates_again(
+    tmp_path: Path, pair: list[Actor]
+) -> None:
+    """Its health check says yes all the time."""
+    gpu0, gpu1 = pair
+    entry = gpu0.entry("command", restart={"command": ["true"], "max": "1 per 1h", "ready": "1s"})
+    entries = entry, gpu1.entry("run", role="backup")
+    gpu0.start()
+    with upkeep_daemon(tmp_path, *entries) as daemon:
+        daemon.wait_condition("up")
+        gpu0.mood("barren")
+        assert command(daemon, "restart", "gpu0").returncode == 0
+        daemon.wait_event("restart.gave_up", backend="gpu0")
+    with upkeep_daemon(tmp_path, *entries) as later:
+        for name in ("gpu0", "gpu1"):
+            later.wait_condition("up", name)
+        assert later.ask(body=chat()).backend == "gpu1"
+        gave_up = later.wait_event("restart.gave_up", backend="gpu0")
+        assert (gave_up["taken_out"], "generates nothing" in gave_up["reason"]) == (True, True), gave_up
+        status = later.status()["gpu0"]
+        assert (status["attempts_total"], status["restarting"]) == (0, False)
+        assert (status["condition"], status["reason"]) == ("up", "gets no request before it has generated a token")
+        assert "up, restarts have not helped" in command(later, "status").stdout
+    gpu0.mood("")
+    with upkeep_daemon(tmp_path, *entries) as last:
+        last.wait_event("restart.recovered", backend="gpu0")
+        assert last.ask(body=chat()).backend == "gpu0"
+        status = last.status()["gpu0"]
+        assert (status["reason"], status["restart"]["phase"], status["restart"]["reason"]) == ("", "gave_up", "")
+        assert "restarts have not helped" not in command(last, "status").stdout
+    assert story(later, "gpu0") + story(last, "gpu0") == ["restart.gave_up", "restart.recovered"]
+
+
 def test_a_command_that_fails_is_told_with_its_exit_status_and_last_lines(tmp_path: Path, gpu0: ScriptedEngine) -> None:
     failing = ["sh", "-c", "echo begun; echo no such unit >&2; exit 7"]
     with upkeep_daemon(tmp_path, backend(gpu0, restart={"command": failing, "backoff": "10s"})) as daemon:

@@ -13,7 +13,7 @@ from random import Random
 from typing import TypeVar, TypeVarTuple, Unpack
 
 from simulation.virtual_loop import VirtualLoop
-from support.restart_play import ASLEEP, BAD, GOOD, KILLED, LOADING
+from support.restart_play import ASLEEP, BAD, GOOD, KILLED, LOADING, given_up_and_out
 from understudy.controlplane.means import MeansOutcome, Proof, Surroundings
 from understudy.controlplane.prober import interval_to_next_s
 from understudy.controlplane.publisher import Publisher, first_snapshot
@@ -99,7 +99,7 @@ class World:
         self.seen: Counter[str] = Counter()
         self.engines = {name: Engine(since_s=START_S) for name in _NAMES}
         self.plan = RoutingPlan(tuple(_backend(name, color) for name, color in _NAMES.items()))
-        self.wall_offset_s = 1.8e9
+        self.wall_offset_s, self.is_quiet = 1.8e9, False
         self._open: set[str] = set()
         self._given_up: set[str] = set()
         # Those of which that was told last, and whether because they are slow.
@@ -107,8 +107,6 @@ class World:
         self._begun: dict[str, deque[float]] = {name: deque() for name in _NAMES}
         self._tasks: list[asyncio.Task[None]] = []
         self._late_until_s, self._last_cause = 0.0, ""
-        self.is_quiet = False
-        self._anew()
 
     def _anew(self) -> None:
         self.published = Published(first_snapshot(self.plan, self.loop.time()))
@@ -157,6 +155,7 @@ class World:
         self.wrong += [str(context) for context in self.loop.mistakes]
 
     def _begin(self) -> None:
+        self._anew()
         self._needs_person.clear()
         self.supervisor.begin()
         work = [self._tick(), *(self._probe(name) for name in _NAMES)]
@@ -206,9 +205,10 @@ class World:
     async def _intervene(self, name: str, what: str) -> None:
         if what == "anew":
             await self._end()
+            out = given_up_and_out(self.supervisor, self.published)
             await asyncio.sleep(self.dice.uniform(0.0, 20.0))
-            self._anew()
             self._begin()
+            self._expect(given_up_and_out(self.supervisor, self.published) == out, f"{out} were out before the new start")
         elif what == "order":
             self._forget(name)
             await self.supervisor.restart(name)

@@ -138,6 +138,12 @@ def given_up() -> Course:
     return play
 
 
+def given_up_and_out(supervisor: Supervisor, published: Published) -> set[str]:
+    """Return the names of those that no restart has helped, and that get nothing because of that."""
+    out = [one.backend.name for one in published.current.targets if one.state.is_restarting]
+    return {name for name in out if (supervisor.status(name) or {}).get("phase") == "gave_up"}
+
+
 @dataclass
 class Engines:
     """The engines behind the backends, by name: means and proofs in one. An answer is given when the play lets it.

@@ -190,7 +190,8 @@ def _condition(backend: dict[str, Any]) -> str:
     if (duty := backend.get("duty")) != "ready":
         words.append(_text(duty))
     restart, warm = backend.get("restart"), backend.get("warm")
-    if isinstance(restart, dict) and restart.get("phase") == "gave_up":
+    # One that is well since has no reason any more.
+    if isinstance(restart, dict) and restart.get("phase") == "gave_up" and restart.get("reason"):
         words.append("restarts have not helped")
     elif backend.get("restarting"):
         words.append("restarting")

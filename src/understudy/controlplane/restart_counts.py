@@ -23,7 +23,7 @@ class RestartCounts:
         self._clock = clock
         self._wall = wall
         # What was kept last, by loop time, and how far the wall clock was from that.
-        self._kept: dict[str, tuple[tuple[float, ...], bool]] = {}
+        self._kept: dict[str, tuple[tuple[float, ...], bool, bool]] = {}
         self._offset_s = 0.0
 
     def read(self) -> dict[str, Restart]:
@@ -34,9 +34,9 @@ class RestartCounts:
     def keep(self, restarts: Mapping[str, tuple[Restart, RestartRules]]) -> None:
         """Begin to write them, where they or the wall clock's distance from loop time are others than were kept."""
         marks = {
-            name: (restart.begun_at_s, restart.phase is Phase.GAVE_UP)
+            name: (restart.begun_at_s, has_given_up, has_given_up and restart.is_out)
             for name, (restart, _) in restarts.items()
-            if restart.begun_at_s or restart.phase is Phase.GAVE_UP
+            if (has_given_up := restart.phase is Phase.GAVE_UP) or restart.begun_at_s
         }
         now_s, now_unix_s = self._clock(), self._wall()
         was_set = abs(now_unix_s - now_s - self._offset_s) > WALL_JUMP_S_MIN

@@ -112,12 +112,12 @@ class Supervisor:
         for name, target in targets.items():
             rules = target.backend.restart
             known = self._watches.get(name)
-            if rules is None:
-                continue
-            if known is not None:
+            if rules is not None and known is not None:
                 known.backend, known.rules = target.backend, rules
-                continue
-            self._watches[name] = _Watch(target.backend, rules, before.get(name) or course.watching(now_s))
+            elif rules is not None:
+                watch = self._watches[name] = _Watch(target.backend, rules, before.get(name) or course.watching(now_s))
+                if watch.restart.is_out:
+                    self._publisher.set_upkeep(name, is_restarting=True)
         self._keep()
         self._follow()
 

@@ -88,11 +88,11 @@ class Command(StrEnum):
 class Restart:
     """One backend's restart. Instants are loop time in seconds and may lie before the process began.
 
-    `cause` and `reason` are those of the restart that is under way or was last; `cause` is None once a backend that was given up
-    is told to be well. `is_out`: the backend gets no exchanges because of us. `well_at_s` is since when it gets them, in service
-    and not slow, None: it is not so. `begun_at_s` are the restarts that count towards the bound; the next one begins not before
-    `not_before_s`. `is_asking`: a token was asked for; the next one is not before `ask_at_s`. `held` says what a restart that is
-    due, or would be, waits for.
+    `cause` and `reason` are those of the restart that is under way or was last, None and "" once a backend that was given up
+    is told to be well. One that the daemon before this one has given up has no cause either. `is_out`: the backend gets no
+    exchanges because of us. `well_at_s` is since when it gets them, in service and not slow, None: it is not so. `begun_at_s`
+    are the restarts that count towards the bound; the next one begins not before `not_before_s`. `is_asking`: a token was
+    asked for; the next one is not before `ask_at_s`. `held` says what a restart that is due, or would be, waits for.
     """
 
     phase: Phase = Phase.WATCHING
@@ -334,7 +334,8 @@ def _after_giving_up(restart: Restart, rules: RestartRules, facts: Facts, now_s:
         commands = (Command.RECOVER,) if restart.cause is not None else ()
         return Step(replace(turned(restart, Turn.FORGET, now_s), cause=None, begun_at_s=()), commands)
     cause, reason = ailment.need(restart.signs, rules, facts, now_s)
-    if restart.is_out or cause is None or cause is restart.cause is Cause.DEGRADED:
+    is_told = restart.cause is not None and (restart.is_out or cause is restart.cause is Cause.DEGRADED)
+    if is_told or cause is None:
         return _ask_when_back(restart, facts, now_s)
     # It was well since it was given up, or is only known to have been given up by the daemon before this one.
     return _give_up(replace(restart, cause=cause, reason=reason), cause)
@@ -342,7 +343,7 @@ def _after_giving_up(restart: Restart, rules: RestartRules, facts: Facts, now_s:
 
 def _recover(restart: Restart) -> Step:
     """Tell that one that was given up is well, which brings no restart any sooner: it has yet to be well for long."""
-    return Step(replace(restart, cause=None), (Command.RECOVER,))
+    return Step(replace(restart, cause=None, reason=""), (Command.RECOVER,))
 
 
 _STEPS: Final = {

@@ -3,8 +3,8 @@
 Called by admin through daemon. Pure. Never shows a key, and never a second opinion of a backend's condition.
 """
 
-from understudy.core.shortlist import client_models_of
-from understudy.core.snapshot import Address, RoutingSnapshot, Target
+from understudy.core.shortlist import client_models_of, is_serving
+from understudy.core.snapshot import Address, Duty, RoutingSnapshot, Target
 from understudy.core.tally import BackendTally, Tally
 
 # JSON as msgspec and json write it.
@@ -33,7 +33,7 @@ def _backend_status(target: Target, counts: BackendTally, now_s: float) -> dict[
         "weight": backend.weight,
         "condition": str(state.condition),
         "duty": str(state.duty),
-        "reason": state.reason,
+        "reason": state.reason or _why_idle(target),
         "restarting": state.is_restarting,
         "degraded": state.is_degraded,
         "since_s": round(max(0.0, now_s - state.since_at_s), 3),
@@ -47,6 +47,12 @@ def _backend_status(target: Target, counts: BackendTally, now_s: float) -> dict[
         "ttft_ewma_s": None if ttft_s is None else round(ttft_s, 3),
         "resting_for_s": round(max(0.0, counts.rest_until_s - now_s), 3),
     }
+
+
+def _why_idle(target: Target) -> str:
+    """Return why a backend that answers its probes gets no request, where that is not shown otherwise; "" where it gets them."""
+    is_out = target.state.is_restarting and target.state.duty is Duty.READY and is_serving(target)
+    return "gets no request before it has generated a token" if is_out else ""
 
 
 def _url(address: Address) -> str:

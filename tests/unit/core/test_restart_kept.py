@@ -6,7 +6,7 @@ import pytest
 
 from support.restart_play import RULES, Course, given_up
 from understudy.core.health import Seen
-from understudy.core.restart import Command, Phase, recent
+from understudy.core.restart import PROVE_SELDOM_S, Command, Phase, recent
 from understudy.core.restart_kept import Kept, kept, remembered
 
 
@@ -33,6 +33,47 @@ def test_given_up_backend_stays_so_across_the_daemon_and_is_told_once_more_where
     play.restart = remembered(kept(play.restart, RULES, play.now_s, 1.8e9), play.now_s, 1.8e9 + 5.0)
     assert play.probe(*[Seen.BAD] * 1000).did == [Command.TAKE_OUT, Command.GIVE_UP]
     assert (play.phase, play.restart.reason) == (Phase.GAVE_UP, "saw bad")
+
+
+def given_up_before() -> Course:
+    """A backend that was given up and got nothing when the daemon before this one ended."""
+    play = given_up()
+    written = kept(play.restart, RULES, play.now_s, 1.8e9)
+    assert written.is_out
+    play.restart = remembered(written, play.now_s, 1.8e9 + 5.0)
+    return play
+
+
+def test_given_up_backend_that_was_out_and_gives_a_token_to_the_next_daemon_gets_exchanges_and_is_told_to_be_well() -> None:
+    play = given_up_before()
+    assert (play.restart.is_out, play.restart.reason) == (True, "given up before the daemon began")
+    assert play.probe(Seen.GOOD, Seen.GOOD).take_did() == [Command.PROVE]
+    assert play.pass_s(30.0).did == []
+    assert play.give_token().take_did() == [Command.RECOVER]
+    assert (play.phase, play.restart.is_out, play.restart.reason) == (Phase.GAVE_UP, False, "")
+    assert not kept(play.restart, RULES, play.now_s, 1.8e9).is_out
+
+
+def test_given_up_backend_that_was_out_and_gives_the_next_daemon_no_token_is_told_of_once_and_asked_again() -> None:
+    play = given_up_before().probe(Seen.GOOD, Seen.GOOD).give_token("no token within 3s").pass_s(1.0)
+    assert play.take_did() == [Command.PROVE, Command.TAKE_OUT, Command.GIVE_UP]
+    assert play.restart.reason == "it answers its health check and generates nothing: no token within 3s"
+    assert play.pass_s(PROVE_SELDOM_S).take_did() == [Command.PROVE]
+    assert play.give_token("no token within 3s").probe(*[Seen.BAD] * 1000).did == []
+    assert play.probe(Seen.GOOD, Seen.GOOD).give_token().take_did() == [Command.PROVE, Command.RECOVER]
+
+
+def test_given_up_backend_that_kept_its_exchanges_begins_with_them() -> None:
+    play = Course(replace(RULES, is_degraded_enough=True, times_max=0)).be(is_degraded=True).pass_s(1.0)
+    written = kept(play.restart, RULES, play.now_s, 1.8e9)
+    after = remembered(written, play.now_s, 1.8e9)
+    assert (written.has_given_up, written.is_out, after.phase, after.is_out) == (True, False, Phase.GAVE_UP, False)
+
+
+def test_backend_that_is_out_while_its_restart_goes_on_begins_with_exchanges() -> None:
+    """The next daemon knows nothing of that restart, and finds out by itself."""
+    play = Course().fall()
+    assert (play.restart.is_out, kept(play.restart, RULES, play.now_s, 1.8e9).is_out) == (True, False)
 
 
 def test_given_up_backend_that_is_well_when_the_daemon_begins_is_told_of_only_when_it_fails_again() -> None:

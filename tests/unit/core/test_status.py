@@ -2,6 +2,9 @@
 
 import json
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from understudy.core.ask import DialectName
 from understudy.core.snapshot import (
@@ -93,6 +96,24 @@ def test_live_counts_are_told_as_seconds_that_are_left() -> None:
     }
     (told,) = backends_status(snapshot(), tally, 1006.0)
     assert (told["ejected_for_s"], told["half_open"]) == (0.0, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "gets no request before it has generated a token"),
+        ({"condition": Condition.WARMING}, "gets no request before it has generated a token"),
+        ({"is_restarting": False}, ""),
+        ({"duty": Duty.DRAINING}, ""),
+        ({"condition": Condition.DOWN, "reason": "refused the connection"}, "refused the connection"),
+        ({"condition": Condition.UNKNOWN}, ""),
+    ],
+)
+def test_backend_that_answers_its_probes_and_gets_nothing_because_of_restarts_says_why(
+    changes: dict[str, Any], reason: str
+) -> None:
+    (told,) = backends_status(snapshot(replace(UP, **{"is_restarting": True} | changes)), Tally(), 1000.0)
+    assert told["reason"] == reason
 
 
 def test_unknown_list_is_told_apart_from_an_empty_one() -> None:
