@@ -40,7 +40,9 @@ class SimulatedFetcher:
     def __init__(self, stage: "Stage") -> None:
         self._stage = stage
 
-    async def fetch_finding(self, backend: Backend, engine: EngineKind, known: Finding | None = None) -> Finding:
+    async def fetch_finding(
+        self, backend: Backend, engine: EngineKind, known: Finding | None = None, *, before: EngineKind = EngineKind.AUTO
+    ) -> Finding:
         """Return the finding, at the latest when the probe's time is up."""
         asked = self._stage.engines.get(backend.address.host)
         await asyncio.sleep(self._stage.dice.choice((0.0, 0.002, 0.05)))
