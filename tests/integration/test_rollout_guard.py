@@ -147,7 +147,8 @@ def test_a_green_that_is_worse_by_a_known_amount_is_rolled_back_with_that_amount
         until(lambda: len(load.replies) > 200, "blue known")
         order(daemon, "switch?color=green")
         event = daemon.wait_event("rollout.rolled_back", timeout_s=LOOKS_TIMEOUT_S)
-        assert 0.1 < event["figures"]["candidate"]["errors"] < 0.2, event
+        # The look that finds it is the first at which it was seen to be that bad, and so rather worse than it is.
+        assert 0.1 < event["figures"]["candidate"]["errors"] < 0.35, event
         assert "more than 5% worse" in event["reason"]
     assert {reply.status for reply in load.replies} == {200}
 

@@ -121,6 +121,25 @@ def test_a_child_is_started_restarted_at_once_when_killed_and_on_an_operators_wo
     assert [event["cause"] for event in daemon.events("restart.started")] == ["exited", "operator"]
 
 
+@pytest.mark.parametrize("status", [404, 401, 200])
+def test_a_stranger_on_a_child_s_port_is_no_recovery_but_a_matter_for_a_person(tmp_path: Path, status: int) -> None:
+    """However it answers, a key that it wants included: the child itself does not run."""
+    with ScriptedEngine("gpu0", engine="openai") as stranger, ScriptedEngine("gpu1") as gpu1:
+        if status != 200:
+            stranger.on("/v1/models", whole(status))
+            stranger.always(whole(status))
+        restart = {"run": ["sleep", "1000"], "max": "2 per 1h", "backoff": "100ms", "ready": "5s"}
+        entry = backend(stranger, "auto", restart=restart)
+        with upkeep_daemon(tmp_path, entry, backend(gpu1, role="backup")) as daemon:
+            told = daemon.wait_event("restart.gave_up", backend="gpu0", timeout_s=20.0)
+            assert told["reason"] == f"port {stranger.port} is taken by another process"
+            assert daemon.ask(body=chat()).backend == "gpu1"
+            assert daemon.events("child.started", backend="gpu0") == []
+            assert not {"restart.succeeded", "restart.recovered"} & set(story(daemon, "gpu0"))
+            status_told = daemon.status()["gpu0"]
+            assert (status_told["restart"]["phase"], status_told["restart"]["times"]) == ("gave_up", 2)
+
+
 def test_a_child_that_outlives_a_killed_daemon_is_ended_by_the_next_one_which_has_its_port_then(
     tmp_path: Path, pair: list[Actor]
 ) -> None:

@@ -100,8 +100,7 @@ class World:
         self.engines = {name: Engine(since_s=START_S) for name in _NAMES}
         self.plan = RoutingPlan(tuple(_backend(name, color) for name, color in _NAMES.items()))
         self.wall_offset_s, self.is_quiet = 1.8e9, False
-        self._open: set[str] = set()
-        self._given_up: set[str] = set()
+        self._open, self._given_up = set[str](), set[str]()
         # Those of which that was told last, and whether because they are slow.
         self._needs_person: dict[str, bool] = {}
         self._begun: dict[str, deque[float]] = {name: deque() for name in _NAMES}
@@ -139,7 +138,6 @@ class World:
         while self.loop.time() < START_S + FAULTS_S:
             await asyncio.sleep(self.dice.expovariate(1 / 40.0))
             await self._happen()
-        # A person comes by.
         self.is_quiet = True
         for name, engine in self.engines.items():
             engine.is_lemon = False
@@ -218,7 +216,6 @@ class World:
     async def _maintain(self, name: str) -> None:
         self.publisher.set_duty(name, Duty.MAINTENANCE)
         await asyncio.sleep(self.dice.uniform(1.0, 100.0))
-        # The means that were at work may have begun before.
         self._forget(name)
         self.publisher.set_duty(name, Duty.READY)
 
@@ -268,6 +265,9 @@ class World:
         if engine.state == "loads" and self.loop.time() >= engine.ready_at_s:
             self._turn(name, "dead" if engine.is_lemon else "well")
         return engine.state
+
+    def is_running(self, backend: Backend) -> bool:
+        return self.engines[backend.name].state != "dead"
 
     async def restart(self, backend: Backend) -> MeansOutcome:
         """Use the means, which take their time and may fail."""

@@ -156,6 +156,7 @@ class Engines:
     asked: list[str] = field(default_factory=list)
     followed: list[tuple[str, ...]] = field(default_factory=list)
     loadable: tuple[str, ...] = ()
+    childless: set[str] = field(default_factory=set)
     is_held: bool = False
     error: Exception | None = None
     let: asyncio.Event = field(default_factory=asyncio.Event)
@@ -165,6 +166,10 @@ class Engines:
         self.asked.append(f"restart {backend.name}")
         await self._wait()
         return self.outcomes.get(backend.name, MeansOutcome(is_done=True))
+
+    def is_running(self, backend: Backend) -> bool:
+        """Tell whether its child runs."""
+        return backend.name not in self.childless
 
     async def prove(self, name: str, loaded: Collection[str]) -> Proof:
         """Give one token, or say why not."""

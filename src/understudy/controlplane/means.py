@@ -70,6 +70,10 @@ class Means(Protocol):
         """End and begin the backend anew, within its rules' bounds. Raises nothing but CancelledError."""
         ...
 
+    def is_running(self, backend: Backend) -> bool:
+        """Whether the backend's child runs; True where it is none of ours."""
+        ...
+
     async def follow(self, backends: Collection[Backend]) -> None:
         """Start the children that these have and that were never started, or not with these words; end those that are gone."""
         ...

@@ -113,6 +113,11 @@ class Children:
         async with seat.lock:
             return await self._begin_anew(backend, seat, rules)
 
+    def is_running(self, name: str) -> bool:
+        """Whether that backend's child runs."""
+        seat = self._seats.get(name)
+        return seat is not None and seat.child is not None and seat.child.group.exit_status is None
+
     async def close(self) -> None:
         """End every child, all at once; no other is started afterwards."""
         self._is_closed = True

@@ -56,6 +56,11 @@ class RestartMeans:
                 return await self._children.restart(backend, rules)
         assert_never(rules.kind)
 
+    def is_running(self, backend: Backend) -> bool:
+        """Whether the backend's child runs; True where it is none of ours."""
+        rules = backend.restart
+        return rules is None or rules.kind is not RestartKind.RUN or self._children.is_running(backend.name)
+
     async def follow(self, backends: Collection[Backend]) -> None:
         """Start the children that these have and that were never started; end those that are no longer among them.
 

@@ -149,9 +149,9 @@ class Supervisor:
         watch = self._watches.get(name)
         if watch is None:
             return
-        is_deliberate = finding.is_asleep or finding.wants_key
-        now_s = self._clock()
-        watch.restart = course.probed(watch.restart, finding.seen, watch.rules, now_s, is_deliberate=is_deliberate)
+        # Where our child does not run it is a stranger who asks for a key.
+        is_deliberate = (finding.is_asleep or finding.wants_key) and self._means.is_running(watch.backend)
+        watch.restart = course.probed(watch.restart, finding.seen, watch.rules, self._clock(), is_deliberate=is_deliberate)
 
     def on_barren(self, name: str, words: str) -> None:
         """Hear that a backend answers its health check and generates nothing, which the token prober has made sure of."""
@@ -226,6 +226,7 @@ class Supervisor:
             peer_down=down,
             dice=self._dice(),
             is_stopping=self._is_stopping,
+            is_childless=not self._means.is_running(target.backend),
         )
 
     def _target(self, name: str) -> Target | None:

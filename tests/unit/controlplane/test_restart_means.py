@@ -62,8 +62,13 @@ async def test_a_child_is_followed_restarted_and_ended() -> None:
 
     means = RestartMeans(tell, lambda _name, _outcome: None, ENV)
     child = backend(RestartRules(RestartKind.RUN, argv=("sleep", "1000")))
+    assert not means.is_running(child)
     await means.follow([child])
+    assert means.is_running(child)
     assert (await means.restart(child)).is_done
     assert [is_alive(pid) for pid in pids] == [False, True]
     await means.close()
+    assert not means.is_running(child)
+    assert means.is_running(backend(RestartRules(RestartKind.COMMAND, argv=("true",))))
+    assert means.is_running(backend(None))
     assert [is_alive(pid) for pid in pids] == [False, False]
