@@ -1,9 +1,8 @@
 """Carry out one probe over HTTP: send what an engine's probe asks, or its progress, bounded in time and bytes.
 
-Called by controlplane.prober and by `understudy check --probe`; whoever else asks backends something of its own does it by
-`Fetcher.ask`. Every question goes over a connection of its own, so that a probe
-also tells whether the backend accepts connections. Follows no redirect, reads no proxy settings of the environment, never raises
-for what a backend does.
+Called by controlplane.prober and by `understudy check --probe`; whoever else asks backends something does it by `Fetcher.ask`.
+Every question goes over a connection of its own, so that a probe also tells whether the backend accepts connections. Follows no
+redirect, reads no proxy settings of the environment, never raises for what a backend does.
 """
 
 import asyncio

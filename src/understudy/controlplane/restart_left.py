@@ -34,7 +34,7 @@ def mark_for(file_id: str) -> str:
     """Return the mark of this daemon, which runs by the file of that id; "" where a mark could not be found again."""
     try:
         # What is mounted there may number processes otherwise than the system calls do: every number would be a stranger's.
-        is_ours = os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115  # as below
+        is_ours = os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115  # a number, no path
         # pid:[4026531836], user_namespaces(7).
         namespace = os.readlink("/proc/self/ns/pid").partition("[")[2].rstrip("]")  # noqa: PTH115  # text, no path
         facts = facts_of(os.getpid())

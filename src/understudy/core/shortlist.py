@@ -104,7 +104,7 @@ def _groups(usable: list[Candidate]) -> tuple[tuple[Candidate, ...], ...]:
 def _cold(candidates: list[Candidate]) -> tuple[Candidate, ...]:
     """Return those that are about to load what is asked for while another one has it, which plays until then."""
     cold = tuple(one for one in candidates if is_awaited(one.target, one.choice.model))
-    return cold if any(is_loaded(one.target, one.choice.model) for one in candidates) else ()
+    return cold if any(has_in_memory(one.target, one.choice.model) for one in candidates) else ()
 
 
 def _why_unable(snapshot: RoutingSnapshot, ask: Ask) -> FailureKind:
@@ -172,7 +172,7 @@ def own_name(target: Target, model: str) -> str | None:
     return own if any(True for _ in _listed(target, own)) else None
 
 
-def is_loaded(target: Target, own: str) -> bool:
+def has_in_memory(target: Target, own: str) -> bool:
     """Whether the backend has its model `own` in memory, as far as its lists tell; one that tells nothing has it."""
     return target.state.models is None or any(one.is_loaded for one in _listed(target, own))
 
@@ -182,7 +182,7 @@ def is_awaited(target: Target, own: str) -> bool:
     named = (model for model in target.backend.warm.models if model not in target.state.left_cold)
     tag = _tag(target)
     is_named = any((own_name(target, model) or "").removesuffix(tag) == own.removesuffix(tag) for model in named)
-    return is_named and bool(own) and not is_loaded(target, own)
+    return is_named and bool(own) and not has_in_memory(target, own)
 
 
 def _listed(target: Target, own: str) -> Iterator[Model]:
