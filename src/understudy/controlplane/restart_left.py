@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +27,9 @@ GRACE_S_DEFAULT: Final = 10.0
 
 _MARK_BYTES: Final = MARK.encode() + b"="
 _ENVIRONMENT_BYTES_MAX: Final = 2 * 1024 * 1024
+# How often, and after how long, a process is read again whose program is just being replaced.
+_READS_MAX: Final = 20
+_READ_AGAIN_S: Final = 0.01
 
 Tell = Callable[[str, dict[str, object]], None]
 
@@ -273,9 +277,17 @@ async def _is_ended(descriptor: int, number: signal.Signals, within_s: float) ->
 
 def _mark_in(pid: int) -> str:
     """Return the mark that a process was given, "" where it has none, is not ours to read, or is gone."""
+    content = b""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as environ:  # noqa: PTH123  # as restart_process reads stat
-            content = environ.read(_ENVIRONMENT_BYTES_MAX)
+        for _ in range(_READS_MAX):
+            with open(f"/proc/{pid}/environ", "rb") as environ:  # noqa: PTH123  # as restart_process reads stat
+                content = environ.read(_ENVIRONMENT_BYTES_MAX)
+            if content:
+                break
+            # In the midst of execve(2) the environment is read as empty. Of who has ended and of the kernel's own threads it is
+            # so for good: they have no program, which raises.
+            os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115  # whether there is one is all that is wanted
+            time.sleep(_READ_AGAIN_S)
     except OSError:
         return ""
     found = next((each for each in content.split(b"\0") if each.startswith(_MARK_BYTES)), b"")

@@ -1,4 +1,4 @@
-"""Plays of children that were left: real small processes that bear the marks of daemons that are gone, or are not."""
+"""Children that were left are found, ended and told; whoever is not ours to end is left alone."""
 
 import asyncio
 import builtins
@@ -8,84 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import uvloop
 
 from support.alive import is_alive
+from support.left_play import FILE, READY, STUBBORN, Stage, daemon_that_is_gone, descriptors, found_pids, stage
 from support.running import eventually
 from understudy.controlplane import restart_left
-from understudy.controlplane.restart_left import MARK, LeftChildren, find_left, mark_for, mark_of
+from understudy.controlplane.restart_left import MARK, mark_for, mark_of
 from understudy.controlplane.restart_process import facts_of
-
-# Of this run alone: others on the machine look for theirs.
-FILE = f"{os.getpid():012}"
-STUBBORN = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
-READY = "echo ready; exec sleep 1000"
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # a count is all that is wanted
-
-
-class Stage:
-    """Processes, and what is told of their end."""
-
-    def __init__(self, mark: str | None = None) -> None:
-        self.told: list[tuple[str, dict[str, object]]] = []
-        mark = mark_for(FILE) if mark is None else mark
-        self.left = LeftChildren(mark, lambda event, fields: self.told.append((event, fields)))
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def begin(self, mark: str | None, script: str = READY) -> int:
-        """Start one that has said that it is ready; returns its pid. `mark` None: it has none."""
-        env = {"PATH": os.environ["PATH"]} | ({MARK: mark} if mark is not None else {})
-        one = subprocess.Popen(["sh", "-c", script], env=env, stdout=subprocess.PIPE)
-        self._processes.append(one)
-        assert one.stdout is not None
-        assert one.stdout.readline() == b"ready\n"
-        return one.pid
-
-    def outcome(self, pid: int) -> object:
-        return next((fields["ended"] for _, fields in self.told if fields["pid"] == pid), None)
-
-    def clear(self) -> None:
-        for one in self._processes:
-            one.kill()
-            with one:
-                pass
-
-
-@asynccontextmanager
-async def stage(mark: str | None = None) -> AsyncIterator[Stage]:
-    play = Stage(mark)
-    try:
-        yield play
-    finally:
-        await play.left.close()
-        play.clear()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
-def number_of_nobody() -> int:
-    one = subprocess.Popen("true")
-    one.wait()
-    return one.pid
-
-
-def daemon_that_is_gone(backend: str = "gpu0", namespace: str = "") -> str:
-    """Return the mark that a daemon gave, whose process is no more; `namespace` "" is ours."""
-    return f"{FILE}:{namespace or mark_for(FILE).split(':')[1]}:{number_of_nobody()}:1:{backend}"
-
-
-def found_pids() -> list[int]:
-    found = find_left(mark_for(FILE))
-    for left in found:
-        left.close()
-    return [left.pid for left in found]
 
 
 class Turnstile:
@@ -113,6 +46,29 @@ async def test_a_child_of_a_daemon_that_is_gone_is_ended_and_told() -> None:
         await play.left.end("gpu0", 10.0)
         assert len(play.told) == 1
     assert descriptors() == before
+
+
+async def test_a_child_whose_program_is_just_being_replaced_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the midst of execve(2) a process is read as one without an environment."""
+    async with stage() as play:
+        pid, reads = play.begin(daemon_that_is_gone()), 0
+        really_open = builtins.open
+
+        def open_mostly(path: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal reads
+            reads += path == f"/proc/{pid}/environ"
+            return really_open(os.devnull if path == f"/proc/{pid}/environ" and reads < 4 else path, *args, **kwargs)
+
+        monkeypatch.setattr(builtins, "open", open_mostly)
+        assert found_pids() == [pid]
+
+
+async def test_who_has_ended_or_has_no_environment_is_nobody() -> None:
+    async with stage() as play:
+        ended = play.begin(daemon_that_is_gone(), "echo ready")
+        await eventually(lambda: not is_alive(ended), "its end")
+        play.begin(None, "echo ready; exec env -i sleep 1000")
+        assert found_pids() == []
 
 
 async def test_what_a_child_has_started_is_ended_too_also_in_a_group_of_its_own() -> None:
