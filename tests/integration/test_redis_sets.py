@@ -281,7 +281,6 @@ async def outlives_a_primary(load: Load, url: str, primary: RedisServer, replica
         await is_lost(Loss.UNAVAILABLE, hold.keep(said("one", "two")))
         await is_lost(Loss.UNAVAILABLE, other.sweep())
         async with load.running():
-            await soon(lambda: load.losses, "somebody has noticed")
             await soon(lambda: replica.ask("ROLE")[0] == b"master", "the replica has taken over", timeout_s=20.0)
             await load.more()
             await asyncio.to_thread(primary.start)
