@@ -21,7 +21,7 @@ demo: $(VENV)/.installed-to-run ## the main job in under 15 seconds: a primary d
 	@$(BIN)/understudy demo $(ARGS)
 
 test: $(VENV)/.installed-to-develop ## all tests, two files at a time: most of them wait for clocks and engines
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-to-develop ## ruff, mypy, the floors, the tidy tests
 	@$(BIN)/ruff check .
