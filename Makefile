@@ -20,7 +20,7 @@ help: ## this list
 demo: $(VENV)/.installed-to-run ## the main job in under 15 seconds: a primary dies in mid-answer, a backup goes on with it, the primary returns
 	@$(BIN)/understudy demo $(ARGS)
 
-test: $(VENV)/.installed-to-develop ## all tests, two files at a time: most of them wait for clocks and engines
+test: $(VENV)/.installed-to-develop ## all tests, three files at a time: most of them wait for clocks and engines
 	@$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-to-develop ## ruff, mypy, the floors, the tidy tests
