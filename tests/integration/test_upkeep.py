@@ -131,6 +131,8 @@ def test_a_stranger_on_a_child_s_port_is_no_recovery_but_a_matter_for_a_person(t
         restart = {"run": ["sleep", "1000"], "max": "2 per 1h", "backoff": "100ms", "ready": "5s"}
         entry = backend(stranger, "auto", restart=restart)
         with upkeep_daemon(tmp_path, entry, backend(gpu1, role="backup")) as daemon:
+            daemon.wait_condition("up", "gpu1")
+            assert daemon.ask(body=chat()).backend == "gpu1"
             told = daemon.wait_event("restart.gave_up", backend="gpu0", timeout_s=20.0)
             assert told["reason"] == f"port {stranger.port} is taken by another process"
             assert daemon.ask(body=chat()).backend == "gpu1"

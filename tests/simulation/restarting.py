@@ -320,8 +320,7 @@ class World:
                 await asyncio.sleep(TIMEOUT_S if finding.reason == "no answer within 3s" else 0.01)
                 # As the prober does: what came while the daemon was stopped tells nothing.
                 if self.loop.time() - began_at_s < TIMEOUT_S + 0.5 and self._duty(name) is not Duty.MAINTENANCE:
-                    self.publisher.on_finding(name, finding)
-                    self.supervisor.on_finding(name, finding)
+                    self.publisher.on_finding(name, self.supervisor.believe(name, finding))
             await asyncio.sleep(interval_to_next_s(backend.health, self.publisher.health_of(name)) * self.dice.uniform(0.8, 1.2))
 
     def _found(self, name: str) -> Finding:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.alive import freeze
 from support.process import Output, end
 
 PROGRAM = Path(__file__).with_name("llama_process.py")
@@ -49,7 +50,8 @@ class LlamaServer:
 
     def freeze(self) -> None:
         """Stop the whole process where it stands (SIGSTOP); the kernel still accepts connections for it."""
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None, f"{self.name} does not run"
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         """Let it go on (SIGCONT)."""

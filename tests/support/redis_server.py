@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import redis
 
+from support.alive import freeze
 from support.process import Output, end
 from support.waiting import until
 
@@ -90,7 +91,7 @@ class RedisServer:
     def freeze(self) -> None:
         """Stop it: it takes connections and answers nothing."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         """Let it go on."""

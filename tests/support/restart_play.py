@@ -21,6 +21,7 @@ from understudy.core.ask import DialectName
 from understudy.core.color import Color
 from understudy.core.health import Health, Seen, observe
 from understudy.core.restart import Command, Phase, Restart, Step
+from understudy.core.shortlist import is_usable
 from understudy.core.snapshot import (
     Address,
     Backend,
@@ -265,8 +266,7 @@ class Stage:
     async def find(self, name: str, *findings: Finding) -> "Stage":
         """Let probes of a backend find these, a second apart; ends once everything that began has gone as far as it goes."""
         for finding in findings:
-            self.publisher.on_finding(name, finding)
-            self.supervisor.on_finding(name, finding)
+            self.publisher.on_finding(name, self.supervisor.believe(name, finding))
             await self.pass_s(1.0)
         return self
 
@@ -277,6 +277,10 @@ class Stage:
     def events(self, *fields: str) -> list[tuple[object, ...]]:
         """Return what was told of restarts: the names, with these fields."""
         return [(event.removeprefix("restart."), *(values.get(each) for each in fields)) for event, values in self.told]
+
+    def usable(self) -> list[str]:
+        """Return the names of those that get exchanges."""
+        return [one.backend.name for one in self.published.current.targets if is_usable(one)]
 
     def state(self, name: str) -> BackendState:
         """Return the published state."""
@@ -302,3 +306,10 @@ async def staged(*backends: Backend, path: Path | None = None, **rest: Any) -> A
         await stage.find(one.backend.name, GOOD)
     yield stage
     await stage.supervisor.close()
+
+
+def gathered_mistakes() -> list[str]:
+    """Begin to gather what the loop is told of."""
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    return told

@@ -16,6 +16,7 @@ from understudy.controlplane.restart_counts import RestartCounts
 from understudy.controlplane.state_file import RestartsKeeper
 from understudy.core import restart as course
 from understudy.core.ailment import Facts, peers_of, with_memory
+from understudy.core.health import Seen
 from understudy.core.restart import UNDER_WAY, Command, Phase, Restart, Step
 from understudy.core.snapshot import Backend, Published, Target
 from understudy.core.upkeep import RestartKind, RestartRules
@@ -30,6 +31,7 @@ _NO_RULES: Final = "the file names no means of restarting it; want a restart: un
 _STOPPING: Final = "the daemon is stopping"
 _OWN_MISTAKE: Final = "a mistake of the daemon's own, which its log tells"
 _NO_OUTCOME: Final = MeansOutcome(is_done=True)
+_CHILDLESS: Final = Finding(Seen.BAD, reason="its process does not run")
 
 
 @dataclass(slots=True)
@@ -110,8 +112,7 @@ class Supervisor:
             if target is None or _identity(target.backend) != _identity(watch.backend):
                 self._drop(name, "the file no longer has it so")
         for name, target in targets.items():
-            rules = target.backend.restart
-            known = self._watches.get(name)
+            rules, known = target.backend.restart, self._watches.get(name)
             if rules is not None and known is not None:
                 known.backend, known.rules = target.backend, rules
             elif rules is not None:
@@ -144,14 +145,14 @@ class Supervisor:
 
     # --- news
 
-    def on_finding(self, name: str, finding: Finding) -> None:
-        """Hear what a probe has found; to be called with every finding, after the publisher has it."""
+    def believe(self, name: str, finding: Finding) -> Finding:
+        """Hear what a probe has found; return what it says: nothing good where the child does not run, as a stranger answered."""
         watch = self._watches.get(name)
-        if watch is None:
-            return
-        # Where our child does not run it is a stranger who asks for a key.
-        is_deliberate = (finding.is_asleep or finding.wants_key) and self._means.is_running(watch.backend)
-        watch.restart = course.probed(watch.restart, finding.seen, watch.rules, self._clock(), is_deliberate=is_deliberate)
+        if watch is not None:
+            finding = finding if self._means.is_running(watch.backend) else _CHILDLESS
+            is_deliberate = finding.is_asleep or finding.wants_key
+            watch.restart = course.probed(watch.restart, finding.seen, watch.rules, self._clock(), is_deliberate=is_deliberate)
+        return finding
 
     def on_barren(self, name: str, words: str) -> None:
         """Hear that a backend answers its health check and generates nothing, which the token prober has made sure of."""
@@ -226,7 +227,6 @@ class Supervisor:
             peer_down=down,
             dice=self._dice(),
             is_stopping=self._is_stopping,
-            is_childless=not self._means.is_running(target.backend),
         )
 
     def _target(self, name: str) -> Target | None:

@@ -60,7 +60,6 @@ class Facts:
 
     `peer_restarting` names another of its color that is being restarted, `peer_down` one that is down, "" where there is none.
     `moved_at_s` is when its work was last seen to go on, 0.0: never; `dice` is from 0 to 1. `is_stopping`: the daemon is.
-    `is_childless`: it is to be our own child, which does not run: whoever answers there is a stranger.
     """
 
     target: Target
@@ -71,7 +70,6 @@ class Facts:
     peer_down: str = ""
     dice: float = 0.5
     is_stopping: bool = False
-    is_childless: bool = False
 
 
 NO_SIGNS: Final = Signs()

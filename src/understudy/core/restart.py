@@ -303,7 +303,7 @@ def _await_proof(restart: Restart, rules: RestartRules, facts: Facts, now_s: flo
 
 def _ask_when_back(restart: Restart, facts: Facts, now_s: float) -> Step:
     """Ask for a token as soon as its probes are good again; nothing where it gets its exchanges anyway."""
-    is_back = restart.signs.good > 0 and is_serving(facts.target) and not facts.is_childless
+    is_back = restart.signs.good > 0 and is_serving(facts.target)
     if restart.is_out and is_back and not restart.is_asking and now_s >= restart.ask_at_s:
         return _asked(restart, now_s)
     return Step(restart)

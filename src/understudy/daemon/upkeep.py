@@ -330,15 +330,15 @@ class Upkeep:
 
 
 class _Fan:
-    """Gives what the token prober lets pass to the publisher and then to the supervisor, which counts failed probes."""
+    """Gives what the token prober lets pass to the supervisor, and what that believes of it to the publisher."""
 
     def __init__(self, upkeep: Upkeep) -> None:
         self._upkeep = upkeep
 
     def on_finding(self, name: str, finding: Finding) -> None:
+        supervisor = self._upkeep.supervisor
+        finding = supervisor.believe(name, finding) if supervisor is not None else finding
         self._upkeep._daemon.publisher.on_finding(name, finding)  # noqa: SLF001  # a part of it
-        if self._upkeep.supervisor is not None:
-            self._upkeep.supervisor.on_finding(name, finding)
 
     def health_of(self, name: str) -> Health:
         return self._upkeep.health_of(name)

@@ -6,17 +6,11 @@ from typing import Any
 
 import pytest
 
-from support.restart_play import ASLEEP, BAD, BOOM, CHILD, GOOD, KILLED, LOADING, RULES, Stage, backend, staged
+from support.restart_play import ASLEEP, BAD, BOOM, CHILD, GOOD, KILLED, LOADING, RULES, Stage, backend, gathered_mistakes, staged
 from understudy.controlplane import supervisor
 from understudy.controlplane.means import MeansOutcome, Proof, RestartOrder
 from understudy.core.color import Color
-from understudy.core.shortlist import is_usable
 from understudy.core.snapshot import Address, Backend, Condition, Duty, Model
-
-
-def usable(stage: Stage) -> list[str]:
-    return [one.backend.name for one in stage.published.current.targets if is_usable(one)]
-
 
 # --- The course
 
@@ -33,7 +27,7 @@ async def test_backend_is_left_restarted_proven_and_gets_exchanges_again_and_eac
         assert stage.engines.asked == ["restart gpu0"]
         await stage.find("gpu0", GOOD)
         assert stage.engines.asked == ["restart gpu0", "token gpu0"]
-        assert (usable(stage), stage.state("gpu0").condition, stage.renewed) == (["gpu0"], Condition.WARMING, ["gpu0"])
+        assert (stage.usable(), stage.state("gpu0").condition, stage.renewed) == (["gpu0"], Condition.WARMING, ["gpu0"])
         assert stage.told[-2:] == [
             (
                 "restart.started",
@@ -48,10 +42,10 @@ async def test_no_exchange_comes_before_the_token() -> None:
         await stage.fall("gpu0")
         stage.engines.proofs["gpu0"] = Proof(is_good=False, words="no token within 3s")
         await stage.find("gpu0", *[GOOD] * 20)
-        assert (usable(stage), stage.state("gpu0").condition) == ([], Condition.WARMING)
+        assert (stage.usable(), stage.state("gpu0").condition) == ([], Condition.WARMING)
         stage.engines.proofs.clear()
         await stage.pass_s(2.0)
-        assert usable(stage) == ["gpu0"]
+        assert stage.usable() == ["gpu0"]
 
 
 async def test_restart_that_fails_is_told_with_what_the_means_said_and_tried_again_after_its_pause() -> None:
@@ -105,7 +99,7 @@ async def test_given_up_backend_that_answers_and_gives_a_token_gets_exchanges() 
         await stage.fall("gpu0")
         assert stage.events()[-1] == ("gave_up",)
         await stage.find("gpu0", GOOD, GOOD)
-        assert usable(stage) == ["gpu0"]
+        assert stage.usable() == ["gpu0"]
         assert stage.told[-1] == ("restart.recovered", {"backend": "gpu0", "first_content_s": 0.25})
 
 
@@ -132,6 +126,18 @@ async def test_child_that_ended_is_restarted_at_once_and_told_with_what_it_left(
         assert (event, fields["exit_status"], fields["out_of_memory"]) == ("restart.failed", -9, True)
         assert fields["output"] == ["loading", "oom"]
         stage.supervisor.on_child_exit("unknown", KILLED)
+
+
+async def test_who_answers_in_the_place_of_a_child_that_does_not_run_is_neither_used_nor_taken_for_it() -> None:
+    """Such as what an earlier daemon has left. The child itself has yet to load its model then."""
+    stage = Stage(backend("gpu0", CHILD))
+    stage.engines.childless.add("gpu0")
+    await stage.find("gpu0", GOOD, GOOD, GOOD)
+    assert (stage.usable(), stage.state("gpu0").reason) == ([], "its process does not run")
+    stage.engines.childless.clear()
+    await stage.find("gpu0", *[BAD] * 100, GOOD, GOOD, GOOD)
+    assert (stage.usable(), stage.events()) == (["gpu0"], [])
+    await stage.supervisor.close()
 
 
 async def test_backend_that_generates_nothing_or_is_slow_is_restarted_and_then_not_slow_any_more() -> None:
@@ -172,8 +178,7 @@ async def test_one_backend_of_a_color_is_restarted_at_a_time_and_colors_do_not_w
         stage.engines.is_held = True
         for _ in range(6):
             for name in ("b1", "b2", "g1"):
-                stage.publisher.on_finding(name, BAD)
-                stage.supervisor.on_finding(name, BAD)
+                stage.publisher.on_finding(name, stage.supervisor.believe(name, BAD))
             await stage.pass_s(1.0)
         assert stage.engines.asked == ["restart b1", "restart g1"]
         stage.engines.let.set()
@@ -204,7 +209,7 @@ async def test_operator_s_word_begins_at_once_or_says_why_not() -> None:
         assert await order("gpu0") == RestartOrder()
         assert (await order("gpu0")).refusal == "it is being restarted already (acting)"
         assert (await order("gpu2")).refusal == "gpu0 is being restarted, and of one color only one at a time is"
-        assert usable(stage) == ["gpu1", "gpu2"]
+        assert stage.usable() == ["gpu1", "gpu2"]
         assert stage.events("backend", "cause") == [
             ("refused", "gpu1", None),
             ("started", "gpu0", "operator"),
@@ -369,13 +374,6 @@ async def test_daemon_that_drains_begins_no_restart_and_lets_the_one_under_way_g
         assert stage.events("backend") == [("started", "gpu0"), ("refused", "gpu1"), ("succeeded", "gpu0")]
 
 
-def gathered_mistakes() -> list[str]:
-    """Begin to gather what the loop is told of."""
-    told: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
-    return told
-
-
 async def test_mistake_of_our_own_counts_as_a_restart_that_failed() -> None:
     told = gathered_mistakes()
     async with staged() as stage:
@@ -386,10 +384,10 @@ async def test_mistake_of_our_own_counts_as_a_restart_that_failed() -> None:
         await stage.pass_s(10.0)
         stage.engines.error = RuntimeError("another mistake")
         await stage.find("gpu0", GOOD, GOOD)
-        assert (usable(stage), len(told)) == ([], 2)
+        assert (stage.usable(), len(told)) == ([], 2)
         stage.engines.error = None
         await stage.pass_s(5.0)
-        assert usable(stage) == ["gpu0"]
+        assert stage.usable() == ["gpu0"]
 
 
 async def test_status_is_there_for_those_that_can_be_restarted() -> None:
