@@ -60,8 +60,7 @@ class Commands:
                 was_out_of_memory=output.tells_out_of_memory,
             )
         except asyncio.CancelledError:
-            group.kill()
-            group.release()
+            await _kill(group)
             raise
         await self._hear_out(group)
         output.end()
@@ -95,8 +94,15 @@ async def _end(group: ProcessGroup, grace_s: float) -> str:
         if is_gone:
             await group.wait_silent()
     except asyncio.CancelledError:
-        group.kill()
+        await _kill(group)
         raise
     finally:
         group.release()
     return "was ended" if is_gone else "could not be ended"
+
+
+async def _kill(group: ProcessGroup) -> None:
+    """Kill it, and return when it is gone or is known not to go: who waits for us may end this process next."""
+    group.kill()
+    group.release()
+    await group.end(0.0)

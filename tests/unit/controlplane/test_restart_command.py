@@ -121,4 +121,4 @@ async def test_a_command_whose_wait_is_given_up_is_killed(tmp_path: Path) -> Non
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await eventually(lambda: not is_alive(int(pid.read_text())), "its end")
+    assert not is_alive(int(pid.read_text()))
