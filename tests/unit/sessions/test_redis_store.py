@@ -331,7 +331,8 @@ async def test_without_the_package_an_operator_is_told_what_to_install(monkeypat
 
 
 async def test_a_listing_has_every_session_and_nothing_else(redis: RedisServer) -> None:
-    async with opened(redis.url, prefix="u*[s]?:") as store, opened(redis.url, prefix="users:") as other:
+    opening = opened(redis.url, prefix="u*[s]?:", timeout_s=10.0), opened(redis.url, prefix="users:", timeout_s=10.0)
+    async with opening[0] as store, opening[1] as other:
         wanted = {f"session {number}" for number in range(120)}
         await asyncio.gather(*(say(store, "hello", session) for session in wanted), say(other, "hello", "not ours"))
         for number in range(500):
