@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from understudy.controlplane.restart_process import KILL_S_MAX, facts_of, is_pid, seen_pids
@@ -38,9 +39,9 @@ def mark_for(file_id: str) -> str:
     """Return the mark of this daemon, which runs by the file of that id; "" where a mark could not be found again."""
     try:
         # What is mounted there may number processes otherwise than the system calls do: every number would be a stranger's.
-        is_ours = os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115  # a number, no path
+        is_ours = Path("/proc/self").readlink().name == str(os.getpid())
         # pid:[4026531836], user_namespaces(7).
-        namespace = os.readlink("/proc/self/ns/pid").partition("[")[2].rstrip("]")  # noqa: PTH115  # text, no path
+        namespace = Path("/proc/self/ns/pid").readlink().name.partition("[")[2].rstrip("]")
         facts = facts_of(os.getpid())
     except OSError:
         return ""
@@ -286,7 +287,7 @@ def _mark_in(pid: int) -> str:
                 break
             # In the midst of execve(2) the environment is read as empty. Of who has ended and of the kernel's own threads it is
             # so for good: they have no program, which raises.
-            os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115  # whether there is one is all that is wanted
+            Path(f"/proc/{pid}/exe").readlink()
             time.sleep(_READ_AGAIN_S)
     except OSError:
         return ""

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -324,14 +325,14 @@ async def test_a_daemon_without_a_file_has_no_mark_and_looks_for_nobody() -> Non
 @pytest.mark.parametrize("case", ["/proc/self", "/proc/self/ns/pid", "another's /proc"])
 def test_there_is_no_mark_where_the_namespace_cannot_be_told(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as in a new PID namespace with the /proc of the old one, which numbers processes otherwise."""
-    really_read = os.readlink
+    really_read = Path.readlink
 
-    def read(path: str) -> str:
-        if path == case:
+    def read(path: Path) -> Path:
+        if str(path) == case:
             raise PermissionError(errno.EACCES, "not permitted")
-        return "1" if path == "/proc/self" else really_read(path)
+        return Path("1") if str(path) == "/proc/self" else really_read(path)
 
-    monkeypatch.setattr(os, "readlink", read)
+    monkeypatch.setattr(Path, "readlink", read)
     assert mark_for(FILE) == ""
 
 
@@ -340,7 +341,7 @@ def test_the_mark_names_the_file_the_namespace_the_daemon_and_the_backend() -> N
     assert found == (MARK, f"{mark_for(FILE)}:gpu0")
     file_id, namespace, pid, started, _ = found[1].split(":")
     assert (file_id, pid) == (FILE, str(os.getpid()))
-    assert os.readlink("/proc/self/ns/pid") == f"pid:[{namespace}]"  # noqa: PTH115  # text, no path
+    assert Path("/proc/self/ns/pid").readlink().name == f"pid:[{namespace}]"
     assert int(started) > 0
 
 
